@@ -1,0 +1,1 @@
+"""The vocabulary: frozen types without I/O, importing nothing else of ours."""

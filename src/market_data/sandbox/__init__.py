@@ -1,0 +1,1 @@
+"""Recorded market history served on loopback through the sources' own wire protocols."""
