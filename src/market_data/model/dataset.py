@@ -1,0 +1,99 @@
+"""Dataset: a named record shape with its Polars schema, its key and its time column."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+import polars as pl
+
+from market_data.model import records
+
+# 20 digits before the point hold a day's volume of any meme coin, 18 after it the price of the smallest.
+EXACT: Final = pl.Decimal(38, 18)
+UTC_MICROS: Final = pl.Datetime("us", "UTC")
+
+_POLARS_TYPES: Final[dict[type, pl.DataType]] = {
+    Decimal: EXACT,
+    datetime: UTC_MICROS,
+    date: pl.Date(),
+    str: pl.String(),
+    int: pl.Int64(),
+    float: pl.Float64(),
+    bool: pl.Boolean(),
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named record shape; frames of it hold one instrument's rows, or one series'.
+
+    `key` tells rows of one instrument (for candles: of one series) apart; `time` orders them.
+    """
+
+    name: str
+    record: type[records.Record]
+    key: tuple[str, ...]
+    time: str = "timestamp"
+    by_timeframe: bool = False
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """Column names and Polars types, in the order of the record's fields."""
+        return pl.Schema({name: _polars_type(field.annotation) for name, field in self.record.model_fields.items()})
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The columns that are not part of the key: what a source may amend."""
+        return tuple(name for name in self.schema if name not in self.key)
+
+    def empty(self) -> pl.DataFrame:
+        """A frame of this shape without rows."""
+        return self.schema.to_frame()
+
+    def conform(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`frame` with exactly this dataset's columns and types; columns it lacks become null.
+
+        Raises:
+            polars.exceptions.InvalidOperationError: when a value does not fit its type exactly.
+        """
+        return frame.select(
+            pl.col(name).cast(dtype) if name in frame.columns else pl.lit(None, dtype).alias(name)
+            for name, dtype in self.schema.items()
+        )
+
+
+def _polars_type(annotation: Any) -> pl.DataType:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _polars_type(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return _polars_type(next(member for member in get_args(annotation) if member is not types.NoneType))
+    if origin is Literal:
+        return pl.String()
+    if origin is tuple:
+        return pl.List(_polars_type(get_args(annotation)[0]))
+    return next(dtype for python, dtype in _POLARS_TYPES.items() if issubclass(annotation, python))
+
+
+CANDLES: Final = Dataset("candles", records.Candle, ("timestamp",), by_timeframe=True)
+TRADES: Final = Dataset("trades", records.Trade, ("timestamp", "trade_id"))
+QUOTES: Final = Dataset("quotes", records.Quote, ("timestamp", "sequence"))
+OPEN_INTEREST: Final = Dataset("open_interest", records.OpenInterest, ("timestamp",))
+FUNDING_RATES: Final = Dataset("funding_rates", records.FundingRate, ("timestamp", "rate_type"))
+LONG_SHORT_RATIOS: Final = Dataset("long_short_ratios", records.LongShortRatio, ("timestamp", "kind"))
+TAKER_VOLUMES: Final = Dataset("taker_volumes", records.TakerVolume, ("timestamp", "period"))
+SPOT_FLOW: Final = Dataset("spot_flow", records.SpotFlow, ("timestamp", "period"))
+LIQUIDATIONS: Final = Dataset("liquidations", records.Liquidation, ("timestamp", "liquidation_id"))
+DIVIDENDS: Final = Dataset("dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date")
+SPLITS: Final = Dataset("splits", records.StockSplit, ("execution_date",), time="execution_date")
+EARNINGS: Final = Dataset("earnings", records.Earnings, ("report_date",), time="report_date")
+OPTIONS: Final = Dataset("options", records.OptionQuote, ("timestamp", "contract"))
+NEWS: Final = Dataset("news", records.NewsItem, ("news_id",))
+INSTRUMENTS: Final = Dataset("instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from")
+
+DATASETS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Dataset)}

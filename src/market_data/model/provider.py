@@ -1,0 +1,120 @@
+"""Provider: what a source can serve and how it is asked; Page: what one answer held."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from market_data.model.dataset import CANDLES, Dataset
+from market_data.model.errors import UnsupportedRequest
+from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.timeframe import Timeframe
+
+
+class ProviderSettings(BaseModel):
+    """Settings every provider has; each adds its own addresses and limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    enabled: bool = True
+    """Whether the provider is asked at all."""
+    requests_per_minute: float = Field(default=60, gt=0)
+    """Our own limit, kept under the source's and shared by all tasks of a process."""
+    timeout_seconds: float = Field(default=30, gt=0)
+    """Longest wait for one answer, all of it."""
+    max_response_bytes: int = Field(default=256 * 2**20, gt=0)
+    """Longest answer read, unpacked; a longer one is refused as malformed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """What a provider can serve of one dataset."""
+
+    dataset: Dataset
+    asset_classes: frozenset[AssetClass]
+    timeframes: frozenset[Timeframe] = frozenset()
+    """Empty where the dataset has none."""
+    reach: Mapping[Timeframe | None, timedelta] = field(default_factory=dict)
+    """How far back history goes, where it is limited; the key None speaks for every timeframe."""
+    live: bool = False
+
+    def reaches_back(self, timeframe: Timeframe | None, now: datetime) -> datetime | None:
+        """The earliest moment served, None when unlimited."""
+        reach = self.reach.get(timeframe, self.reach.get(None))
+        return None if reach is None else now - reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Rows of one answer in the dataset's schema, in order, with where they came from."""
+
+    frame: pl.DataFrame
+    source: str
+    """The provider's name, with the market after a colon where it matters: ``binance:spot``."""
+    fetched_at: datetime
+    response_ms: float
+    quota_remaining: float | None = None
+
+
+class Provider(ABC):
+    """A source of market data; found by being declared in `market_data.providers`.
+
+    Built by bootstrap as ``cls(settings, http)``: its own settings and the shared HTTP client. All times are UTC,
+    ranges are [start, end), candles are on the canonical grid, closed by `now`, and carry raw prices.
+    Methods raise only errors of `market_data.model.errors`.
+    """
+
+    name: ClassVar[str]
+    Settings: ClassVar[type[ProviderSettings]] = ProviderSettings
+    capabilities: ClassVar[tuple[Capability, ...]]
+
+    @abstractmethod
+    def __init__(self, settings: Any, http: Any) -> None: ...
+
+    @abstractmethod
+    async def resolve(self, instrument: Instrument) -> Listing:
+        """The provider's own name for an instrument, from its instrument list.
+
+        Raises:
+            UnknownInstrument: when it does not list it.
+        """
+
+    @abstractmethod
+    def fetch_candles(
+        self, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """Closed candles that open in [start, end), oldest page first; pages without rows may be left out."""
+
+    def fetch_trades(
+        self, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """Trades of [start, end), oldest page first."""
+        raise UnsupportedRequest(f"{self.name} serves no trades")
+
+    def fetch(
+        self, dataset: Dataset, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """Rows of any other dataset of [start, end), oldest page first."""
+        raise UnsupportedRequest(f"{self.name} serves no {dataset.name}")
+
+    @property
+    def ready(self) -> str | None:
+        """None when the provider can be asked; else why not, in one sentence that says what to do."""
+        return None
+
+    def capability(self, dataset: Dataset, instrument: Instrument, timeframe: Timeframe | None) -> Capability | None:
+        """What it serves of `dataset` for this instrument and timeframe; None when nothing."""
+        for capability in self.capabilities:
+            if (
+                capability.dataset is dataset
+                and instrument.asset_class in capability.asset_classes
+                and (dataset is not CANDLES or timeframe in capability.timeframes)
+            ):
+                return capability
+        return None

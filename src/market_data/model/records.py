@@ -1,0 +1,218 @@
+"""Canonical records: one frozen model each; schemas of frames, tables and JSON come from them.
+
+Times are UTC. Prices and sizes are exact decimals as the source sent them. Absent is None.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Exact = Annotated[Decimal, Field(allow_inf_nan=False)]
+NonNegative = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """A frozen row; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Candle(Record):
+    """Open, high, low, close and volume over [timestamp, timestamp + timeframe); closed ones only, raw prices."""
+
+    timestamp: AwareDatetime
+    """Open time."""
+    open: Exact
+    high: Exact
+    low: Exact
+    close: Exact
+    volume: Exact
+    """Base units: shares, coins."""
+    quote_volume: Exact | None = None
+    """Traded value in the quote currency."""
+    vwap: Exact | None = None
+    trade_count: int | None = None
+    taker_buy_volume: Exact | None = None
+    """Base units bought by takers."""
+    taker_buy_quote_volume: Exact | None = None
+    notes: str | None = None
+    """What the provider found or repaired, in its own words' names; None when nothing."""
+
+
+class Trade(Record):
+    """One match."""
+
+    timestamp: AwareDatetime
+    trade_id: str
+    price: Exact
+    size: NonNegative
+    aggressor_side: Literal["buy", "sell"] | None = None
+    """Who crossed the spread; None where the source does not say."""
+    venue: str | None = None
+    conditions: str | None = None
+
+
+class Quote(Record):
+    """Best bid and ask with sizes."""
+
+    timestamp: AwareDatetime
+    sequence: int
+    bid_price: Exact | None = None
+    bid_size: NonNegative | None = None
+    ask_price: Exact | None = None
+    ask_size: NonNegative | None = None
+
+
+class Observation(Record):
+    """A value on its own clock: what it speaks of, and when it was published."""
+
+    timestamp: AwareDatetime
+    known_at: AwareDatetime
+    """Nothing may use the value at an earlier moment."""
+
+
+class OpenInterest(Observation):
+    """Contracts outstanding at a moment."""
+
+    value: NonNegative
+    """Base units."""
+    value_quote: NonNegative | None = None
+
+
+class FundingRate(Observation):
+    """A perpetual's periodic rate, as published."""
+
+    rate: Exact
+    """Fraction per funding interval."""
+    rate_type: str = "Regular"
+    mark_price: Exact | None = None
+
+
+class LongShortRatio(Observation):
+    """Longs over shorts of the accounts of a kind, as the exchange publishes it."""
+
+    kind: Literal["global_accounts", "top_accounts", "top_positions"]
+    ratio: NonNegative
+    long_account: NonNegative | None = None
+    short_account: NonNegative | None = None
+
+
+class TakerVolume(Observation):
+    """Volume bought and sold by takers over the period that ends at `timestamp`."""
+
+    period: str
+    buy_volume: NonNegative
+    sell_volume: NonNegative
+
+
+class SpotFlow(Observation):
+    """Quote volume bought and sold by takers on the spot market over the period that ends at `timestamp`."""
+
+    period: str
+    buy_quote: NonNegative
+    sell_quote: NonNegative
+
+
+class Liquidation(Observation):
+    """One forced order; `side` is the side liquidated."""
+
+    liquidation_id: str
+    side: Literal["long", "short"]
+    price: Exact
+    size: NonNegative
+
+
+class Dividend(Record):
+    """Cash paid per share, as declared: not adjusted for later splits."""
+
+    ex_date: date
+    amount: NonNegative
+    currency: str | None = None
+    declaration_date: date | None = None
+    record_date: date | None = None
+    pay_date: date | None = None
+    frequency: int | None = None
+    """Payments a year."""
+    dividend_type: str | None = None
+
+
+class StockSplit(Record):
+    """`split_to` shares for every `split_from` held, from the open of `execution_date`."""
+
+    execution_date: date
+    split_from: Exact
+    split_to: Exact
+
+
+class Earnings(Record):
+    """One reported or expected quarter."""
+
+    report_date: date
+    fiscal_period: str | None = None
+    fiscal_year: int | None = None
+    eps_actual: Exact | None = None
+    eps_estimate: Exact | None = None
+    eps_surprise_percent: Exact | None = None
+    revenue_actual: Exact | None = None
+    revenue_estimate: Exact | None = None
+    session: Literal["before_open", "after_close", "during"] | None = None
+    currency: str | None = None
+
+
+class OptionQuote(Record):
+    """One contract of a chain at a moment, with the source's own volatility and greeks."""
+
+    timestamp: AwareDatetime
+    contract: str
+    expiration: date
+    strike: Exact
+    kind: Literal["call", "put"]
+    style: Literal["american", "european"] | None = None
+    bid: Exact | None = None
+    ask: Exact | None = None
+    last: Exact | None = None
+    volume: NonNegative | None = None
+    open_interest: NonNegative | None = None
+    underlying_price: Exact | None = None
+    implied_volatility: float | None = None
+    """Per year, 0.25 is 25 %."""
+    delta: float | None = None
+    gamma: float | None = None
+    theta: float | None = None
+    """Per calendar day."""
+    vega: float | None = None
+    """Per percentage point of volatility."""
+    rho: float | None = None
+
+
+class NewsItem(Record):
+    """One article."""
+
+    timestamp: AwareDatetime
+    news_id: str
+    title: str
+    url: str
+    publisher: str | None = None
+    author: str | None = None
+    summary: str | None = None
+    symbols: tuple[str, ...] = ()
+    sentiment: Literal["positive", "neutral", "negative"] | None = None
+    """As the source judged it for this instrument."""
+
+
+class ListedInstrument(Record):
+    """A row of a source's instrument list."""
+
+    raw_symbol: str
+    symbol: str
+    asset_class: str
+    venue: str | None = None
+    name: str | None = None
+    currency: str | None = None
+    status: str | None = None
+    valid_from: AwareDatetime | None = None
+    valid_to: AwareDatetime | None = None
