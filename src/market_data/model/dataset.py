@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import polars as pl
+from pydantic import AwareDatetime
 
 from market_data.model import records
 
@@ -19,7 +20,7 @@ UTC_MICROS: Final = pl.Datetime("us", "UTC")
 
 _POLARS_TYPES: Final[dict[type, pl.DataType]] = {
     Decimal: EXACT,
-    datetime: UTC_MICROS,
+    AwareDatetime: UTC_MICROS,
     date: pl.Date(),
     str: pl.String(),
     int: pl.Int64(),
@@ -77,7 +78,7 @@ def _polars_type(annotation: Any) -> pl.DataType:
         return pl.String()
     if origin is tuple:
         return pl.List(_polars_type(get_args(annotation)[0]))
-    return next(dtype for python, dtype in _POLARS_TYPES.items() if issubclass(annotation, python))
+    return _POLARS_TYPES[annotation]
 
 
 CANDLES: Final = Dataset("candles", records.Candle, ("timestamp",), by_timeframe=True)
