@@ -1,0 +1,97 @@
+"""What the futures market says: liquidations, account ratios, funding, open interest."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from market_data.features.flow import is_crypto
+from market_data.model.feature import feature
+from market_data.model.rolling import FloatArray
+from market_data.model.timeframe import MICROSECOND
+from market_data.model.window import Observations, Window
+
+# A value that was not renewed for so long is no longer the current one; funding is paid every 1 to 8 hours, ratios are
+# published every 5 minutes to 1 day.
+LARGEST_AGE = timedelta(days=1)
+FUNDING_HISTORY = timedelta(days=90)
+FUNDING_MINIMUM = 30
+BLOCK_ROWS = 4096
+
+
+@feature(lookback=0, inputs=("liquidations_long", "liquidations_short", "volume"), unit="ratio", where=is_crypto)
+def liquidation_intensity(window: Window) -> FloatArray:
+    """Liquidated volume as a part of all volume.
+
+    Formula: (liquidations_long + liquidations_short) / volume, all in base units.
+    Null: when one of them is absent; without volume; for stocks and ETFs.
+    Source: the exchange's live stream of forced orders; there is no history of them.
+    """
+    return (window.column("liquidations_long") + window.column("liquidations_short")) / window.volume
+
+
+@feature(lookback=1, inputs=("open_interest",), unit="%", where=is_crypto)
+def open_interest_change(window: Window) -> FloatArray:
+    """Change of open interest over the candle.
+
+    Formula: (open_interest at the candle's end - at its open) / that at its open * 100; the value at its open is the
+    previous candle's.
+    Null: when either is absent; when the candle does not follow directly on the one before; when the earlier value is 0;
+    for stocks and ETFs.
+    Source: the exchange's open interest, as known at each candle's end.
+    """
+    interest = window.column("open_interest")
+    before = window.earlier(interest, 1)
+    out = (interest - before) / before * 100.0
+    out[1:][window.opens[1:] != window.ends[:-1]] = np.nan
+    return out
+
+
+@feature(lookback=0, inputs=(), unit="ratio", observations={"long_short_ratios": LARGEST_AGE}, where=is_crypto)
+def long_short_ratio(window: Window) -> FloatArray:
+    """Longs over shorts of all accounts.
+
+    Formula: the newest ratio of kind global_accounts known at the candle's end.
+    Null: when none is known or the newest speaks of a moment more than a day before the end; for stocks and ETFs.
+    Source: the exchange's ratio of accounts that are net long to accounts that are net short.
+    """
+    frame = window.observations.get("long_short_ratios")
+    if frame is not None:
+        frame = frame.filter(pl.col("kind") == "global_accounts")
+    ratios = Observations.of(frame, pl.col("ratio"))
+    return ratios.pick(ratios.current(window.ends, LARGEST_AGE))
+
+
+@feature(
+    lookback=0, inputs=(), unit="0-100", observations={"funding_rates": FUNDING_HISTORY + LARGEST_AGE}, where=is_crypto
+)
+def funding_rate_percentile(window: Window) -> FloatArray:
+    """How high the current funding rate stands among those of its trailing 90 days.
+
+    Formula: number of funding rates in (t - 90 days, t] strictly below the one at t / number of all in it * 100, where t is
+    the moment of the newest regular funding rate known at the candle's end.
+    Null: while (t - 90 days, t] holds fewer than 30 rates; when none is known or the newest is more than a day older than
+    the end; for stocks and ETFs.
+    Source: the exchange's funding rate history.
+    """
+    frame = window.observations.get("funding_rates")
+    if frame is not None:
+        frame = frame.filter(pl.col("rate_type") == "Regular")
+    rates = Observations.of(frame, pl.col("rate"))
+    return rates.pick(rates.current(window.ends, LARGEST_AGE), _percentiles(rates))
+
+
+def _percentiles(rates: Observations) -> FloatArray:
+    oldest = np.searchsorted(rates.timestamp, rates.timestamp - FUNDING_HISTORY // MICROSECOND, side="right")
+    out = np.full(len(rates.values), np.nan)
+    for start in range(0, len(out), BLOCK_ROWS):
+        rows = np.arange(start, min(start + BLOCK_ROWS, len(out)))
+        counts = rows - oldest[rows] + 1
+        # One line per rate: the places of its trailing window, those before its beginning marked.
+        places = rows[:, None] - np.arange(int(counts.max()))
+        inside = places >= oldest[rows, None]
+        below = ((rates.values[np.maximum(places, 0)] < rates.values[rows, None]) & inside).sum(axis=1)
+        out[rows] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
+    return out

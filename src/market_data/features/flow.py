@@ -1,0 +1,88 @@
+"""Who pressed: taker volume on the series' own market, taker inflow on the spot market."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from market_data.model.feature import feature
+from market_data.model.instrument import AssetClass, Series
+from market_data.model.rolling import FloatArray
+from market_data.model.timeframe import MICROSECOND, Timeframe
+from market_data.model.window import Observations, Window
+
+LONGEST_CANDLE = timedelta(weeks=1)
+
+
+def is_crypto(series: Series) -> bool:
+    """Whether the series is of a crypto asset."""
+    return series.asset_class is AssetClass.CRYPTO
+
+
+@feature(lookback=0, inputs=("taker_buy_volume", "taker_sell_volume"), unit="base units", where=is_crypto)
+def delta(window: Window) -> FloatArray:
+    """Volume bought by takers less volume sold by takers.
+
+    Formula: taker_buy_volume - taker_sell_volume.
+    Null: when either is absent; for stocks and ETFs.
+    Source: the exchange's candles, which give the taker buy volume.
+    """
+    return window.column("taker_buy_volume") - window.column("taker_sell_volume")
+
+
+@feature(lookback=0, inputs=("taker_buy_volume", "taker_sell_volume"), unit="0-1", where=is_crypto)
+def buy_sell_ratio(window: Window) -> FloatArray:
+    """Share of the takers' volume that was bought.
+
+    Formula: taker_buy_volume / (taker_buy_volume + taker_sell_volume).
+    Null: when either is absent; without volume; for stocks and ETFs.
+    Source: the exchange's candles, which give the taker buy volume.
+    """
+    bought = window.column("taker_buy_volume")
+    return bought / (bought + window.column("taker_sell_volume"))
+
+
+@feature(lookback=0, inputs=(), unit="quote units", observations={"spot_flow": LONGEST_CANDLE}, where=is_crypto)
+def exchange_inflow(window: Window) -> FloatArray:
+    """Net taker inflow on the spot market during the candle.
+
+    Formula: sum of (buy_quote - sell_quote) over the spot periods that together are exactly the candle; the longest
+    period that tiles it is used.
+    Null: when no period's observations cover the whole candle and were known by its end; for stocks and ETFs.
+    Source: the exchange's spot candles: taker buy quote volume and its complement.
+    """
+    out = np.full(len(window), np.nan)
+    frame = window.observations.get("spot_flow")
+    if frame is None or frame.is_empty():
+        return out
+    net = (pl.col("buy_quote") - pl.col("sell_quote")).cast(pl.Float64)
+    periods = {period: Timeframe(period) for period in frame["period"].unique() if period in list(Timeframe)}
+    for period, length in sorted(periods.items(), key=lambda item: -item[1].micros):
+        flow = Observations.of(frame.filter(pl.col("period") == period), net)
+        total = _sum_over_candle(window, flow, length.duration)
+        out = np.where(np.isnan(out), total, out)
+    return out
+
+
+def _sum_over_candle(window: Window, flow: Observations, period: timedelta) -> FloatArray:
+    """Sum of the observations at the candle's open + period, + 2 periods, … its end; NaN unless all are there."""
+    step = period // MICROSECOND
+    count = window.series.timeframe.micros // step
+    total = np.full(len(window), np.nan)
+    if not count or not len(flow.timestamp):
+        return total
+    last = flow.current(window.ends, period)
+    whole = (window.ends - window.opens == count * step) & (last >= count - 1)
+    rows, last = np.flatnonzero(whole), last[whole]
+    first = last - count + 1
+    # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
+    tiles = (flow.timestamp[last] == window.ends[rows]) & (flow.timestamp[first] == window.opens[rows] + step)
+    rows, first = rows[tiles], first[tiles]
+    summed = flow.values[first]
+    for place in range(1, count):
+        # In this order for every candle, whatever stands before it.
+        summed = summed + flow.values[first + place]
+    total[rows] = summed
+    return total
