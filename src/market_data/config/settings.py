@@ -1,0 +1,178 @@
+"""Settings: every setting with its meaning and limits; the defaults are in default.yaml beside this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
+
+from market_data.model.instrument import AssetClass
+
+
+def _split_names(value: Any) -> Any:
+    """Lets the environment write a list as ``polygon,yahoo``."""
+    if isinstance(value, str):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Hour = Annotated[int, Field(ge=0, le=23)]
+Minute = Annotated[int, Field(ge=0, le=59)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DatabaseSettings(Section):
+    """Where the data is kept."""
+
+    url: SecretStr | None
+    """Address of a PostgreSQL server, ``postgresql://user:password@host:port/name``; null: a private one in data_dir."""
+    data_dir: Path | None
+    """Folder of the private PostgreSQL; null: ``market-data`` in the user's data folder. The sandbox adds ``-sandbox``."""
+    pool_size: Annotated[int, Field(ge=1, le=100)]
+    """Most connections one process opens."""
+    sandbox: bool
+    """Whether this database holds sandbox data. A database opened once as one kind is never opened as the other."""
+
+    @property
+    def folder(self) -> Path:
+        """The data folder in use, which for the sandbox is never the live one."""
+        folder = self.data_dir or Path(platformdirs.user_data_dir("market-data", appauthor=False))
+        folder = folder.expanduser().absolute()
+        if self.sandbox and not folder.name.endswith("-sandbox"):
+            folder = folder.with_name(folder.name + "-sandbox")
+        return folder
+
+
+class InstrumentSettings(Section):
+    """Which instruments are followed and who is asked for them."""
+
+    priority: Mapping[AssetClass, Names]
+    """Providers per asset class, first asked first."""
+    tracked: Mapping[AssetClass, Names]
+    """Symbols per asset class that scheduled work covers, and whose asset class need not be given."""
+
+
+class PipelineSettings(Section):
+    """How fetching, computing and storing run."""
+
+    batch_size: Count
+    """Rows stored in one transaction."""
+    feature_workers: Count
+    """Threads that compute features."""
+    max_concurrent_symbols: Count
+    """Symbols worked on at the same time."""
+    max_retries: Annotated[int, Field(ge=0)]
+    """How often a request is tried again after a failure that may pass."""
+    breaker_failures: Count
+    """Consecutive failures after which a provider is left alone."""
+    breaker_seconds: Annotated[float, Field(gt=0)]
+    """How long a failing provider is left alone before it is tried again, in seconds."""
+    backfill_hour: Hour
+    """Hour (UTC) of the scheduled backfill."""
+    backfill_minute: Minute
+    """Minute of the scheduled backfill."""
+    backfill_requests_per_minute: Annotated[float, Field(gt=0)]
+    """Requests per minute and provider that backfills may use."""
+
+
+class EnrichmentSettings(Section):
+    """What an enrichment covers and when it runs by itself."""
+
+    enable_daily_enrichment: bool
+    """Whether the scheduler enriches tracked symbols."""
+    enrichment_hour: Hour
+    """Hour (UTC) of the daily enrichment of stocks and ETFs."""
+    enrichment_minute: Minute
+    """Minute of the daily enrichment of stocks and ETFs."""
+    crypto_minute: Minute
+    """Minute of every hour at which crypto is enriched."""
+    first_days: Count
+    """Days fetched of a series that has no candle yet, when no start is given."""
+    reread_candles: Annotated[int, Field(ge=0)]
+    """Stored candles read again at the end of a series, to catch corrections of the source."""
+
+
+class Freshness(Section):
+    """Ages of the newest candle, in seconds."""
+
+    target: Annotated[float, Field(gt=0)]
+    """Age up to which data counts as fresh."""
+    alert: Annotated[float, Field(gt=0)]
+    """Age at which an alert is raised."""
+    critical: Annotated[float, Field(gt=0)]
+    """Age at which the alert is critical."""
+    stale: Annotated[float, Field(gt=0)]
+    """Age from which data counts as stale and freshness scores 0."""
+
+
+class QualitySettings(Section):
+    """What counts as good."""
+
+    min_quality_score: Share
+    """Average quality below this is reported."""
+    min_data_completeness: Share
+    """Share of expected fields below this is reported."""
+    validate_on_insert: bool
+    """Whether rows are checked by the rules before they are stored."""
+    freshness: Mapping[AssetClass, Freshness]
+    """Freshness limits per asset class."""
+
+
+class ApiSettings(Section):
+    """The HTTP interface."""
+
+    host: str
+    """Address to listen on."""
+    port: Port
+    """Port to listen on."""
+
+
+class MonitoringSettings(Section):
+    """Logs and metrics."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+    """Least severe message that is logged."""
+    log_format: Literal["console", "json"]
+    """Logs for people or for machines; they go to stderr."""
+    prometheus_port: Port | None
+    """Port of a metrics endpoint of its own; null: none."""
+
+
+class Settings(Section):
+    """All settings, read once."""
+
+    database: DatabaseSettings
+    providers: Mapping[str, Mapping[str, Any]] = Field(repr=False)
+    """Settings per provider as written; each provider declares its own and `provider_settings` checks them."""
+    instruments: InstrumentSettings
+    pipelines: PipelineSettings
+    enrichment: EnrichmentSettings
+    quality: QualitySettings
+    api: ApiSettings
+    monitoring: MonitoringSettings
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value that is not a default was written, by dotted key."""
+        return self._origins
+
+    @property
+    def tracked(self) -> Iterable[tuple[AssetClass, str]]:
+        """Every tracked symbol with its asset class."""
+        for asset_class, symbols in self.instruments.tracked.items():
+            for symbol in symbols:
+                yield asset_class, symbol
