@@ -1,0 +1,152 @@
+"""Query results as frames: Arrow out of PostgreSQL through ADBC's driver, without a Python object per row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from market_data.model.errors import DatabaseUnavailable, MarketDataError, StorageError
+from market_data.storage.sql_errors import translate
+
+if TYPE_CHECKING:
+    from adbc_driver_manager import AdbcConnection, AdbcDatabase
+
+NUMERIC: Final = pl.Decimal(38, 18)
+_UUID_DASHES: Final = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
+
+
+class ArrowReader:
+    """A few ADBC connections, made when needed and kept; at most `size` queries run at once."""
+
+    def __init__(self, conninfo: Callable[[], str], *, session: tuple[str, ...], size: int) -> None:
+        self._conninfo = conninfo
+        self._session = session
+        self._slots = threading.BoundedSemaphore(size)
+        self._lock = threading.Lock()
+        self._idle: list[AdbcConnection] = []
+        self._database: tuple[str, AdbcDatabase] | None = None
+
+    def read(self, statement: str) -> pl.DataFrame:
+        """The rows of a statement that needs no parameters any more.
+
+        numeric arrives as Decimal(38, 18), timestamptz as Datetime('us', 'UTC'), uuid and json as text.
+
+        Raises:
+            MarketDataError: ours for what the server says; StorageError when a number needs more than 38 digits.
+        """
+        with self._slots:
+            for last in (False, True):
+                connection, reused = self._take()
+                try:
+                    frame = _query(connection, statement, self._conninfo())
+                except BaseException as error:
+                    _close(connection)
+                    # A kept connection may be from before a restart of the server: a read is safe to repeat once.
+                    if isinstance(error, DatabaseUnavailable) and reused and not last:
+                        self.close()
+                        continue
+                    raise
+                with self._lock:
+                    self._idle.append(connection)
+                return _plain_types(frame)
+        raise AssertionError("unreachable: the second attempt returns or raises")
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            database, self._database = self._database, None
+        for connection in idle:
+            _close(connection)
+        if database is not None and not idle:
+            database[1].close()
+
+    def _take(self) -> tuple[AdbcConnection, bool]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), True
+        return self._connect(), False
+
+    def _connect(self) -> AdbcConnection:
+        import adbc_driver_manager as adbc
+        import adbc_driver_postgresql as driver
+
+        conninfo = self._conninfo()
+        try:
+            with self._lock:
+                # Opening the database reads the server's types (50 ms); its connections then share them.
+                if self._database is None or self._database[0] != conninfo:
+                    opened = adbc.AdbcDatabase(driver=driver._driver_path(), uri=conninfo)
+                    self._database = (conninfo, opened)
+                database = self._database[1]
+            connection = adbc.AdbcConnection(database)
+            for statement in self._session:
+                with adbc.AdbcStatement(connection) as setting:
+                    setting.set_sql_query(statement)
+                    setting.execute_update()
+        except adbc.Error as error:
+            raise translate(error, conninfo) from error
+        return connection
+
+
+def _query(connection: AdbcConnection, statement: str, conninfo: str) -> pl.DataFrame:
+    import adbc_driver_manager as adbc
+
+    try:
+        with adbc.AdbcStatement(connection) as query:
+            query.set_sql_query(statement)
+            stream, _ = query.execute_query()
+            found = pl.from_arrow(stream)
+    except adbc.Error as error:
+        raise translate(error, conninfo) from error
+    except pl.exceptions.PolarsError as error:
+        # The stream broke while it was read; Polars passes on the driver's text.
+        raise _broken_stream(str(error), conninfo) from error
+    assert isinstance(found, pl.Series)
+    return found.struct.unnest()
+
+
+def _broken_stream(message: str, conninfo: str) -> MarketDataError:
+    lost = ("server closed the connection", "terminating connection", "no connection to the server", "SSL error")
+    if any(sign in message for sign in lost):
+        return DatabaseUnavailable(f"The database went away during a read: {message}")
+    return translate(StorageError(message), conninfo)
+
+
+def _close(connection: AdbcConnection) -> None:
+    import adbc_driver_manager as adbc
+
+    try:
+        connection.close()
+    except adbc.Error:  # It is being thrown away; the error that matters was or will be raised elsewhere.
+        return
+
+
+def _plain_types(frame: pl.DataFrame) -> pl.DataFrame:
+    """Arrow's extension types as ordinary ones."""
+    columns = []
+    for name, dtype in frame.schema.items():
+        column = pl.col(name)
+        if isinstance(dtype, pl.BaseExtension):
+            column = column.ext.storage()
+            if '"numeric"' in (dtype.ext_metadata() or ""):
+                column = column.cast(NUMERIC)
+            columns.append(column)
+        elif dtype == pl.Binary:
+            columns.append(_uuid_text(column))
+    try:
+        return frame.with_columns(columns) if columns else frame
+    except pl.exceptions.PolarsError as error:
+        raise StorageError(f"A number in the database does not fit 20 digits before and 18 after the point: {error}") \
+            from error  # fmt: skip
+
+
+def _uuid_text(column: pl.Expr) -> pl.Expr:
+    """uuid arrives as its 16 bytes; no table of ours has bytea."""
+    digits = column.bin.encode("hex")
+    return pl.concat_str([digits.str.slice(start, length) for start, length in _UUID_DASHES], separator="-").alias(
+        column.meta.output_name()
+    )

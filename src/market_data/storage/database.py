@@ -1,0 +1,235 @@
+"""The database: connections, transactions, frames out, and errors in our words."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, LiteralString, TypeVar, cast
+
+import polars as pl
+import psycopg
+import psycopg_pool
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+
+from market_data.model.errors import ConfigError, DatabaseUnavailable, TransientError, UsageError
+from market_data.storage.arrow_reads import ArrowReader
+from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.sql_errors import masked_url, retryable, translate, translated
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Parameters = Sequence[Any] | Mapping[str, Any]
+T = TypeVar("T")
+
+POOL_SIZE: Final = 8
+ARROW_CONNECTIONS: Final = 4
+LOCK_SECONDS: Final = 30.0
+STATEMENT_SECONDS: Final = 600.0
+CONNECT_SECONDS: Final = 10
+OLDEST_SERVER: Final = 140000
+ATTEMPTS: Final = 8
+
+
+class Database:
+    """An open database; a context manager. Safe to use from several threads.
+
+    Attributes:
+        name: The connection as a URL without its password, for messages and logs.
+        server: The embedded server, None when a DATABASE_URL was given.
+    """
+
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        *,
+        server: EmbeddedServer | None = None,
+        pool_size: int = POOL_SIZE,
+        lock_seconds: float = LOCK_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
+        self.server = server
+        self._conninfo = conninfo
+        self.name = masked_url(conninfo())
+        self._session = (
+            f"SET lock_timeout = {int(lock_seconds * 1000)}",
+            f"SET statement_timeout = {int(statement_seconds * 1000)}",
+            "SET timezone = 'UTC'",
+            "SET client_min_messages = 'warning'",
+        )
+        self._probe()
+        self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
+            conninfo,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
+            min_size=1,
+            max_size=pool_size,
+            timeout=3 * CONNECT_SECONDS,
+            configure=self._configure,
+            check=psycopg_pool.ConnectionPool.check_connection,
+            open=True,
+        )
+        self._arrow = ArrowReader(conninfo, session=self._session, size=ARROW_CONNECTIONS)
+
+    @classmethod
+    def open(
+        cls,
+        url: str | None,
+        data_dir: Path | None,
+        *,
+        pool_size: int = POOL_SIZE,
+        lock_seconds: float = LOCK_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+        server_settings: Mapping[str, str] | None = None,
+    ) -> Database:
+        """Connect to `url`, or to the embedded server in `data_dir` when there is no url.
+
+        Args:
+            url: `postgresql://user:password@host/name` or libpq's `key=value` form; None for the embedded server.
+            data_dir: Folder of the embedded server's data; ignored when a url is given.
+            pool_size: Most connections for writing and small reads at once.
+            lock_seconds: A statement gives up waiting for a lock after this long.
+            statement_seconds: A statement is cancelled after this long.
+            server_settings: PostgreSQL settings of the embedded server that replace the defaults.
+
+        Raises:
+            ConfigError: when the url cannot be read or names a database that does not exist.
+            BadCredentials, DatabaseUnavailable, DiskFull, MissingPrivilege, SchemaMismatch: saying what to do.
+        """
+        limits = {"lock_seconds": lock_seconds, "statement_seconds": statement_seconds}
+        if url:
+            conninfo = _checked_conninfo(url)
+            return cls(lambda: conninfo, pool_size=pool_size, **limits)
+        if data_dir is None:
+            raise UsageError("Neither a database URL nor a data directory was given.")
+        server = EmbeddedServer(data_dir, settings=server_settings)
+        server.acquire()
+        try:
+            return cls(server.conninfo, server=server, pool_size=pool_size, **limits)
+        except BaseException:
+            server.release()
+            raise
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and leave the embedded server; the last to leave stops it."""
+        self._arrow.close()
+        self._pool.close()
+        if self.server is not None:
+            self.server.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection inside a transaction: committed when the block ends, rolled back when it raises.
+
+        The lock and statement limits of `open` hold; `SET LOCAL` changes them for one transaction.
+
+        Raises:
+            MarketDataError: ours for whatever PostgreSQL raises in the block, the original as its cause.
+        """
+        with self._connection() as connection, connection.transaction():
+            yield connection
+
+    def retrying_transaction(self, fn: Callable[[Connection], T], *, attempts: int = ATTEMPTS) -> T:
+        """Run `fn` in a transaction, again when it met a deadlock or a serialization failure.
+
+        `fn` must have no effect outside the database, since it may run several times.
+
+        Raises:
+            TransientError: when the last attempt fails that way too; any other error at once.
+        """
+        for attempt in range(1, attempts + 1):
+            try:
+                with self.transaction() as connection:
+                    return fn(connection)
+            except TransientError as error:
+                if not retryable(error) or attempt == attempts:
+                    raise
+            # Jitter only has to differ between the rivals, so an ordinary random number is enough.
+            time.sleep(random.uniform(0.0, 0.01 * 2**attempt))  # noqa: S311
+        raise UsageError(f"attempts must be at least 1, not {attempts}")
+
+    def frame(self, query: str, params: Parameters = ()) -> pl.DataFrame:
+        """The rows of a query as a frame; sees what is committed.
+
+        Placeholders are psycopg's (`%s`, `%(name)s`; a literal percent sign is `%%` when there are parameters). The
+        values are quoted by psycopg's adapters into the statement, because PostgreSQL takes no bound parameters in
+        COPY, by which the rows travel.
+
+        Returns:
+            timestamptz as Datetime('us', 'UTC'), numeric as Decimal(38, 18), uuid and json as text.
+
+        Raises:
+            MarketDataError: ours for what PostgreSQL says.
+        """
+        if not params:
+            return self._arrow.read(query)
+        with self._connection() as connection:
+            statement = psycopg.ClientCursor(connection).mogrify(cast(LiteralString, query), params)
+        return self._arrow.read(statement)
+
+    def rows(self, query: str, params: Parameters = ()) -> list[dict[str, Any]]:
+        """The rows of a query as dictionaries, for small results; sees what is committed.
+
+        Raises:
+            MarketDataError: ours for what PostgreSQL says.
+        """
+        with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(cast(LiteralString, query), params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def conninfo(self) -> str:
+        """The connection string for another driver; holds the password, so never print it."""
+        return self._conninfo()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        conninfo = self._conninfo()
+        try:
+            with translated(conninfo), self._pool.connection() as connection:
+                yield connection
+        except psycopg_pool.PoolTimeout as error:
+            raise DatabaseUnavailable(f"{self.name} gave no connection in time: {error}") from error
+
+    def _configure(self, connection: Connection) -> None:
+        for statement in self._session:
+            connection.execute(sql.SQL(cast(LiteralString, statement)))
+
+    def _probe(self) -> None:
+        """Connect once by ourselves: the pool would hide why it fails and try for half a minute."""
+        conninfo = self._conninfo()
+        with (
+            translated(conninfo),
+            psycopg.connect(conninfo, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection,
+        ):
+            if connection.info.server_version < OLDEST_SERVER:
+                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 14 is needed.")
+
+
+def _checked_conninfo(url: str) -> str:
+    """libpq's connection string for a URL, SQLAlchemy's `postgresql+driver://` included."""
+    plain = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url.strip())
+    try:
+        parts = conninfo_to_dict(plain)
+    except psycopg.ProgrammingError:
+        # libpq's message would quote the text, password included.
+        raise ConfigError(
+            "DATABASE_URL cannot be read: give postgresql://user:password@host:5432/name, with special characters "
+            "of the password percent-encoded."
+        ) from None
+    parts.setdefault("application_name", "market-data")
+    return make_conninfo("", **parts)
+
+
+__all__ = ["Connection", "Database", "Parameters", "translate"]
