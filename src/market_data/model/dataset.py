@@ -98,3 +98,12 @@ NEWS: Final = Dataset("news", records.NewsItem, ("news_id",))
 INSTRUMENTS: Final = Dataset("instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from")
 
 DATASETS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Dataset)}
+
+
+def nearest_double(column: str) -> pl.Expr:
+    """A Decimal column as Float64, each value the double nearest to it.
+
+    By way of text: Polars' direct cast rounds twice. Every path from a stored decimal to a double gives these bits,
+    PostgreSQL's ``numeric::float8`` among them, so features do not depend on where their input was read.
+    """
+    return pl.col(column).cast(pl.String).cast(pl.Float64)

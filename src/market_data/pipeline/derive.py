@@ -1,0 +1,202 @@
+"""Everything that follows from the stored facts of a series: source values, features, notes and the quality score.
+
+A row's result depends only on itself and on the rows its features and rules declare as lookback, never on where the
+frame begins: so the same call serves first loads, corrections and reads as of a past moment, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+import polars as pl
+
+from market_data.model import quality
+from market_data.model.dataset import UTC_MICROS
+from market_data.model.feature import Feature, evaluate
+from market_data.model.instrument import AssetClass, Series
+from market_data.model.rule import Rule, Severity
+from market_data.model.session import grid, lookback_start
+from market_data.model.timeframe import TimeRange
+from market_data.model.window import Window
+from market_data.pipeline.normalise import as_doubles
+from market_data.pipeline.observe import SOURCE_VALUES, join_observations
+from market_data.pipeline.validate import broken_rules
+
+_ALWAYS: Final = ("open", "high", "low", "close", "volume")
+EXPECTED_FIELDS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
+    AssetClass.STOCK: _ALWAYS,
+    AssetClass.ETF: _ALWAYS,
+    AssetClass.CRYPTO: (*_ALWAYS, "taker_buy_volume"),
+}
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """What is computed and checked: the features and rules that bootstrap found."""
+
+    features: tuple[Feature, ...]
+    rules: tuple[Rule, ...]
+
+    @property
+    def noting(self) -> tuple[Rule, ...]:
+        """The rules that look back over the stored series."""
+        return tuple(rule for rule in self.rules if rule.severity is Severity.NOTE)
+
+    def lookback(self, series: Series) -> int:
+        """How many rows before a row its derived values may depend on."""
+        reach = [f.lookback_for(series) for f in self.features if f.applies(series)]
+        return max([*reach, *(rule.lookback for rule in self.noting), 0])
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with the definition of any feature: rows computed under another version are stale."""
+        return sha256(" ".join(f"{f.name}={f.version}" for f in self.features).encode()).hexdigest()[:12]
+
+    def history(self) -> dict[str, timedelta]:
+        """How much of each own-clock dataset the features look back on."""
+        spans: dict[str, timedelta] = {}
+        for feature in self.features:
+            for dataset, span in feature.observations.items():
+                spans[dataset] = max(span, spans.get(dataset, timedelta(0)))
+        return spans
+
+
+def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
+    """The quality of each fact alone, 0 to 1: what decides between sources.
+
+    Its fields, its source's remarks and its freshness; the features are left out since they are the same for all.
+    """
+    share = quality.completeness(rows, EXPECTED_FIELDS[series.asset_class])
+    checks = (rows["notes"].is_null()).cast(pl.Float64)
+    fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
+    whole = pl.Series([1.0]).extend_constant(1.0, max(rows.height - 1, 0)).head(rows.height)
+    return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
+
+
+def derive(
+    series: Series, rows: pl.DataFrame, observations: Mapping[str, pl.DataFrame], shelves: Shelves
+) -> pl.DataFrame:
+    """Derived columns of every row of `rows`, among them those that only serve as lookback.
+
+    Args:
+        series: whose rows they are.
+        rows: consecutive stored candles in order: CANDLES' columns, `end`, `data_age_seconds`, `disagrees`.
+        observations: own-clock values by dataset, reaching back as far as `Shelves.history` says.
+        shelves: what to compute and check.
+
+    Returns:
+        `timestamp`, SOURCE_VALUES, one column per feature, feature_version, is_validated, quality_score, data_completeness,
+        validation_notes, gap_detected, volume_anomaly.
+    """
+    joined = join_observations(rows, observations)
+    # The difference is taken exactly, then rounded once.
+    seen = as_doubles(joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume")))
+    seen = seen.with_columns(previous_expected=previous_expected(series, rows))
+    applicable = [f for f in shelves.features if f.applies(series)]
+    doubles = {name: as_doubles(frame) for name, frame in observations.items()}
+    values = evaluate(shelves.features, Window.of(series, seen, doubles))
+    notes = broken_rules(seen, shelves.noting)
+    scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))
+    texts = _validation_notes(notes, rows["notes"])
+    return pl.concat(
+        [
+            joined.select("timestamp", *SOURCE_VALUES),
+            values,
+            scores,
+            pl.DataFrame(
+                {
+                    "feature_version": [shelves.version] * rows.height,
+                    "is_validated": notes.list.len() == 0,
+                    "validation_notes": texts,
+                    "gap_detected": notes.list.contains("gap"),
+                    "volume_anomaly": notes.list.contains("volume_anomaly"),
+                }
+            ),
+        ],
+        how="horizontal",
+    )
+
+
+def previous_expected(series: Series, rows: pl.DataFrame) -> pl.Series:
+    """Per row the open time of the candle the calendar expects just before it."""
+    if rows.is_empty():
+        return pl.Series("previous_expected", [], UTC_MICROS)
+    start = lookback_start(series.asset_class, series.timeframe, rows["timestamp"][0], 1)
+    opens = grid(series.asset_class, series.timeframe, TimeRange(start, rows["timestamp"][-1])).opens
+    expected = pl.DataFrame({"previous_expected": opens}).cast(UTC_MICROS)
+    expected = expected.with_columns(before=pl.col("previous_expected"))
+    found = rows.select("timestamp").join_asof(
+        expected.set_sorted("before"),
+        left_on="timestamp",
+        right_on="before",
+        strategy="backward",
+        allow_exact_matches=False,
+    )
+    return found["previous_expected"]
+
+
+def _scores(
+    series: Series,
+    seen: pl.DataFrame,
+    values: pl.DataFrame,
+    notes: pl.Series,
+    applicable: Sequence[Feature],
+    observations: Mapping[str, pl.DataFrame],
+    checks: int,
+) -> pl.DataFrame:
+    expected = list(EXPECTED_FIELDS[series.asset_class])
+    # Where an instrument has derivatives at all, a candle without them is incomplete.
+    expected += [
+        name
+        for name, dataset in (("open_interest", "open_interest"), ("funding_rate", "funding_rates"))
+        if not observations.get(dataset, pl.DataFrame()).is_empty()
+    ]
+    share = quality.completeness(seen, expected)
+    passed = 1 - notes.list.len().cast(pl.Float64) / max(checks, 1)
+    return pl.DataFrame(
+        {
+            "quality_score": quality.score(
+                completeness=share,
+                checks=passed,
+                features=_feature_share(series, seen, values, applicable),
+                freshness=quality.freshness(seen["data_age_seconds"], series.asset_class),
+            ),
+            "data_completeness": share,
+        }
+    )
+
+
+def _feature_share(
+    series: Series, seen: pl.DataFrame, values: pl.DataFrame, applicable: Sequence[Feature]
+) -> pl.Series:
+    """Features present, of those whose inputs and history are there; 1 where none could be."""
+    position = pl.Series("position", range(seen.height), pl.Int64)
+    possible = pl.zeros(seen.height, pl.Int64, eager=True)
+    present = pl.zeros(seen.height, pl.Int64, eager=True)
+    for feature in applicable:
+        allowed = position >= feature.lookback_for(series)
+        for name in feature.inputs:
+            allowed &= seen[name].is_not_null() if name in seen.columns else pl.lit(value=False)
+        if feature.observations:
+            # Whether history suffices there is the feature's own rule; it counts when it has a value.
+            allowed &= values[feature.name].is_not_null()
+        possible += allowed.cast(pl.Int64)
+        present += (allowed & values[feature.name].is_not_null()).cast(pl.Int64)
+    return (present / possible).fill_nan(1.0)
+
+
+def _validation_notes(notes: pl.Series, remarks: pl.Series) -> pl.Series:
+    """Broken rules and the source's own remarks as one text, null when there is nothing to say."""
+    said = pl.DataFrame({"rules": notes.list.join("; "), "remarks": remarks})
+    return said.select(
+        pl.concat_str(
+            pl.when(pl.col("rules") != "").then("rules"), "remarks", separator="; ", ignore_nulls=True
+        ).replace("", None)
+    ).to_series()
+
+

@@ -1,0 +1,209 @@
+"""What happened: runs, fetch and compute logs, quarantine, quality per day, status and backfill progress.
+
+Every function writes inside the caller's transaction, so that a row and the record of how it came commit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+import psycopg
+from psycopg.types.json import Jsonb
+
+from market_data.model.instrument import Instrument, Series
+from market_data.model.timeframe import TimeRange
+from market_data.storage.upsert import Counts
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """One fetched stretch of a series and what became of it."""
+
+    series: Series
+    run_id: UUID
+    source: str
+    span: TimeRange
+    counts: Counts
+    response_ms: float
+    quota_remaining: float | None
+    error: str | None = None
+
+
+def start_run(connection: Connection, run_id: UUID, kind: str, series: Series, now: datetime) -> None:
+    """Open a run: one execution of a task for a series."""
+    connection.execute(
+        "INSERT INTO runs (id, kind, symbol, asset_class, timeframe, started_at, status) "
+        "VALUES (%s, %s, %s, %s, %s, %s, 'in_progress')",
+        [run_id, kind, *series.key, now],
+    )
+
+
+def finish_run(connection: Connection, run_id: UUID, counts: Counts, error: str | None, now: datetime) -> None:
+    """Close a run with its counts and, when it failed, why."""
+    connection.execute(
+        "UPDATE runs SET finished_at = %s, status = %s, counts = %s, error = %s WHERE id = %s",
+        [now, "failed" if error else "completed", Jsonb(_counts(counts)), error, run_id],
+    )
+
+
+def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
+    """Append to enrichment_fetch_log."""
+    series, counts = fetch.series, fetch.counts
+    connection.execute(
+        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, source, fetch_date_start, fetch_date_end, "
+        "records_fetched, records_inserted, records_updated, records_unchanged, records_kept, records_rejected, "
+        "source_response_time_ms, success, error_details, api_quota_remaining, run_id, created_at) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            *series.key,
+            fetch.source,
+            fetch.span.start,
+            fetch.span.end,
+            counts.fetched,
+            counts.inserted,
+            counts.updated,
+            counts.unchanged,
+            counts.kept,
+            counts.rejected,
+            fetch.response_ms,
+            fetch.error is None,
+            fetch.error,
+            None if fetch.quota_remaining is None else int(fetch.quota_remaining),
+            fetch.run_id,
+            now,
+        ],
+    )
+
+
+def log_compute(connection: Connection, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime) -> None:
+    """Append to enrichment_compute_log: how many rows, and which features were null throughout."""
+    missing = [name for name in features if derived[name].null_count() == derived.height]
+    connection.execute(
+        "INSERT INTO enrichment_compute_log (symbol, asset_class, timeframe, features_computed, missing_fields, "
+        "computation_time_ms, candles_processed, success, created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, true, %s)",
+        [*series.key, [f for f in features if f not in missing], missing, ms, derived.height, now],
+    )
+
+
+def quarantine(connection: Connection, series: Series, rejected: pl.DataFrame, source: str, run_id: UUID, now: datetime) -> None:
+    """Keep rejected rows whole, with the rules they broke; a row offered again in the same state is kept once."""
+    for row in rejected.iter_rows(named=True):
+        rules = row.pop("rules")
+        payload = {name: None if value is None else str(value) for name, value in row.items()}
+        connection.execute(
+            "INSERT INTO quarantine (dataset, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, "
+            "created_at) SELECT 'candles', %(symbol)s, %(asset_class)s, %(timeframe)s, %(timestamp)s, %(source)s, "
+            "%(rule)s, %(payload)s, %(run_id)s, %(now)s WHERE NOT EXISTS (SELECT FROM quarantine WHERE dataset = 'candles' "
+            "AND symbol = %(symbol)s AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s "
+            "AND timestamp = %(timestamp)s AND source = %(source)s AND rule = %(rule)s AND payload = %(payload)s)",
+            dict(zip(("symbol", "asset_class", "timeframe"), series.key, strict=True))
+            | {
+                "timestamp": row["timestamp"],
+                "source": source,
+                "rule": ", ".join(rules),
+                "payload": Jsonb(payload),
+                "run_id": run_id,
+                "now": now,
+            },
+        )
+
+
+def record_disagreements(connection: Connection, series: Series, disagreements: pl.DataFrame, now: datetime) -> None:
+    """Keep where two sources differ on the same candle, field by field.
+
+    Args:
+        disagreements: timestamp, field, source_a, value_a (standing), source_b, value_b (offered).
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO disagreements (symbol, asset_class, timeframe, timestamp, field, source_a, value_a, source_b, "
+            "value_b, recorded_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(*series.key, *row, now) for row in disagreements.iter_rows()],
+        )
+
+
+def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRange, now: datetime) -> None:
+    """Recount data_quality_metrics of the days of `span` from the rows stored for all timeframes."""
+    connection.execute(
+        _QUALITY_OF_DAYS,
+        {
+            "symbol": instrument.symbol,
+            "asset_class": instrument.asset_class.value,
+            "start": span.start.replace(hour=0, minute=0, second=0, microsecond=0),
+            "end": span.end,
+            "now": now,
+        },
+    )
+
+
+def record_status(
+    connection: Connection, instrument: Instrument, source: str | None, error: str | None, now: datetime
+) -> None:
+    """Bring enrichment_status up to date after a run."""
+    connection.execute(
+        _STATUS,
+        {
+            "symbol": instrument.symbol,
+            "asset_class": instrument.asset_class.value,
+            "source": source,
+            "error": error,
+            "now": now,
+        },
+    )
+
+
+def record_progress(
+    connection: Connection, series: Series, job_id: UUID, span: TimeRange, done_until: datetime, now: datetime
+) -> None:
+    """Note in backfill_state how far a series has come; committed with the rows themselves."""
+    status = "completed" if done_until >= span.end else "in_progress"
+    connection.execute(
+        "INSERT INTO backfill_state (symbol, asset_class, timeframe, backfill_job_id, start_date, end_date, "
+        "last_successful_date, status, retry_count, created_at, updated_at) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s) "
+        "ON CONFLICT (backfill_job_id, symbol, asset_class, dataset, timeframe) DO UPDATE SET "
+        "last_successful_date = excluded.last_successful_date, status = excluded.status, updated_at = excluded.updated_at",
+        [*series.key, job_id, span.start, span.end, done_until, status, now, now],
+    )
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in Counts.__slots__}
+
+
+_QUALITY_OF_DAYS = """
+INSERT INTO data_quality_metrics AS q (symbol, asset_class, date, total_records, validated_records, validation_rate,
+    gaps_detected, anomalies_detected, avg_quality_score, data_completeness, sources_used, created_at, updated_at)
+SELECT symbol, asset_class, (timestamp AT TIME ZONE 'UTC')::date, count(*), count(*) FILTER (WHERE is_validated),
+    100.0 * count(*) FILTER (WHERE is_validated) / count(*), count(*) FILTER (WHERE gap_detected),
+    count(*) FILTER (WHERE volume_anomaly), avg(quality_score), avg(data_completeness),
+    array_agg(DISTINCT source ORDER BY source), %(now)s, %(now)s
+FROM market_data_v2
+WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s AND timestamp >= %(start)s AND timestamp < %(end)s
+GROUP BY 1, 2, 3
+ON CONFLICT (symbol, asset_class, date) DO UPDATE SET (total_records, validated_records, validation_rate, gaps_detected,
+    anomalies_detected, avg_quality_score, data_completeness, sources_used, updated_at) =
+    (excluded.total_records, excluded.validated_records, excluded.validation_rate, excluded.gaps_detected,
+    excluded.anomalies_detected, excluded.avg_quality_score, excluded.data_completeness, excluded.sources_used,
+    excluded.updated_at)
+"""
+
+_STATUS = """
+INSERT INTO enrichment_status AS s (symbol, asset_class, status, last_enrichment_time, last_fetch_source,
+    data_age_seconds, records_available, quality_score, validation_rate, error_message, updated_at)
+SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s, %(source)s,
+    extract(epoch FROM %(now)s - max(timestamp)), count(*), avg(quality_score),
+    100.0 * count(*) FILTER (WHERE is_validated) / nullif(count(*), 0), %(error)s, %(now)s
+FROM market_data_v2 WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s
+ON CONFLICT (symbol, asset_class) DO UPDATE SET (status, last_enrichment_time, last_fetch_source, data_age_seconds,
+    records_available, quality_score, validation_rate, error_message, updated_at) =
+    (excluded.status, excluded.last_enrichment_time, coalesce(excluded.last_fetch_source, s.last_fetch_source),
+    excluded.data_age_seconds, excluded.records_available, excluded.quality_score, excluded.validation_rate,
+    excluded.error_message, excluded.updated_at)
+"""

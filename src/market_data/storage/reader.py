@@ -1,0 +1,125 @@
+"""Typed reads: facts, candles, features and observations as frames, `as_of` for what was known then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from market_data.model.dataset import CANDLES, Dataset
+from market_data.model.instrument import Instrument, Series
+from market_data.model.timeframe import TimeRange
+from market_data.storage.database import Database
+
+_FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds"))
+_OF_SERIES: Final = "symbol = $1 AND asset_class = $2 AND timeframe = $3"
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads committed rows; every method returns a frame or plain values and raises StorageError or DatabaseUnavailable."""
+
+    database: Database
+
+    def newest_facts(self, series: Series, span: TimeRange) -> pl.DataFrame:
+        """The newest version per timestamp and source in [start, end), with `source`, `known_from`, `chosen`."""
+        return self.database.frame(
+            f"SELECT DISTINCT ON (timestamp, source) timestamp, source, known_from, chosen, {_FACTS} FROM candles "  # noqa: S608
+            f"WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5 ORDER BY timestamp, source, known_from DESC",
+            (*series.key, span.start, span.end),
+        )
+
+    def candles(
+        self,
+        series: Series,
+        span: TimeRange,
+        *,
+        before: int = 0,
+        after: int = 0,
+        as_of: datetime | None = None,
+    ) -> pl.DataFrame:
+        """The candles standing in [start, end), with up to `before` earlier and `after` later ones, in order.
+
+        Args:
+            as_of: a past moment; the newest versions chosen by then. None reads the present.
+
+        Returns:
+            CANDLES' columns, `source`, `known_from`, `quality_score` (of the fact alone) and `data_age_seconds`.
+        """
+        parts = [self._standing(series, as_of, "timestamp >= $4 AND timestamp < $5", (span.start, span.end))]
+        if before:
+            parts.insert(0, self._standing(series, as_of, "timestamp < $4", (span.start,), limit=-before))
+        if after:
+            parts.append(self._standing(series, as_of, "timestamp >= $4", (span.end,), limit=after))
+        return pl.concat(parts)
+
+    def _standing(
+        self, series: Series, as_of: datetime | None, where: str, bounds: tuple[datetime, ...], limit: int = 0
+    ) -> pl.DataFrame:
+        parameters: list[object] = [*series.key, *bounds]
+        known = ""
+        if as_of is not None:
+            parameters.append(as_of)
+            known = f"AND known_from <= ${len(parameters)}"
+        direction = "DESC" if limit < 0 else "ASC"
+        bounded = f"LIMIT {abs(limit)}" if limit else ""
+        rows = self.database.frame(
+            f"SELECT DISTINCT ON (timestamp) timestamp, {_FACTS}, source, known_from FROM candles "  # noqa: S608
+            f"WHERE {_OF_SERIES} AND {where} AND chosen {known} "
+            f"ORDER BY timestamp {direction}, known_from DESC {bounded}",
+            tuple(parameters),
+        )
+        return rows.reverse() if limit < 0 else rows
+
+    def disagreements(self, series: Series, span: TimeRange) -> pl.Series:
+        """Timestamps in [start, end) at which sources differ."""
+        return self.database.frame(
+            f"SELECT DISTINCT timestamp FROM disagreements WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5",  # noqa: S608
+            (*series.key, span.start, span.end),
+        )["timestamp"]
+
+    def observations(
+        self, dataset: Dataset, instrument: Instrument, span: TimeRange, as_of: datetime | None = None
+    ) -> pl.DataFrame:
+        """The newest version of every own-clock value of [start, end), in order, with `known_at`."""
+        columns = ", ".join(dataset.schema)
+        key = ", ".join(dataset.key)
+        return self.database.frame(
+            f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = $1 AND asset_class = $2 "  # noqa: S608
+            f"AND timestamp >= $3 AND timestamp < $4 AND ($5::timestamptz IS NULL OR known_from <= $5) "
+            f"ORDER BY {key}, known_from DESC",
+            (instrument.symbol, instrument.asset_class.value, span.start, span.end, as_of),
+        ).sort("timestamp")
+
+    def last_timestamps(self, series: Series, count: int) -> list[datetime]:
+        """Open times of the newest `count` stored candles, oldest first; empty when there is none."""
+        rows = self.database.rows(
+            "SELECT timestamp FROM market_data_v2 WHERE symbol = %s AND asset_class = %s AND timeframe = %s "
+            "ORDER BY timestamp DESC LIMIT %s",
+            (*series.key, count),
+        )
+        return [row["timestamp"] for row in reversed(rows)]
+
+    def features(
+        self, series: Series, span: TimeRange | None = None, *, limit: int | None = None
+    ) -> pl.DataFrame:
+        """Enriched candles of [start, end), in order; the newest `limit` of them when given."""
+        parameters: list[object] = [*series.key]
+        where = _OF_SERIES
+        if span is not None:
+            parameters += [span.start, span.end]
+            where += " AND timestamp >= $4 AND timestamp < $5"
+        bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
+        frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))  # noqa: S608
+        return frame.sort("timestamp").drop("id")
+
+    def timestamps(self, series: Series, span: TimeRange) -> pl.Series:
+        """Open times of all stored candles of [start, end), in order."""
+        return self.database.frame(
+            f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5 "  # noqa: S608
+            "ORDER BY timestamp",
+            (*series.key, span.start, span.end),
+        )["timestamp"]

@@ -1,0 +1,269 @@
+"""The write rules: what an incoming candle does to the stored one, decided in `classify`, written by `write`.
+
+Facts (`candles`) are only ever appended; the present (`market_data_v2`) is the newest chosen fact of each timestamp
+with what is derived from it. Nothing here commits: the caller's transaction holds everything of one batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+import polars as pl
+import psycopg
+
+from market_data.model.dataset import CANDLES
+from market_data.model.instrument import Series
+from market_data.storage.copy import copy_in
+from market_data.storage.migrate import ensure_partitions
+
+# A source's remark on a row is provenance, not a value it may amend.
+COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
+_SERIES: Final = ("symbol", "asset_class", "timeframe")
+_KEY: Final = (*_SERIES, "timestamp")
+
+
+class Verdict(StrEnum):
+    """What becomes of an incoming row."""
+
+    INSERTED = "inserted"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the rows of a batch; together they are all rows that came in."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    kept: int = 0
+    rejected: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
+
+    @property
+    def fetched(self) -> int:
+        """All rows that came in."""
+        return sum(getattr(self, f.name) for f in fields(Counts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a batch came from: stored with each of its rows."""
+
+    source: str
+    fetched_at: datetime
+    now: datetime
+    run_id: UUID
+    actor: str
+
+
+def lock_series(connection: psycopg.Connection[Any], series: Series) -> None:
+    """Wait until no other writer is at this series; held until the transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["/".join(series.key)])
+
+
+def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
+    """The write rules.
+
+    Args:
+        incoming: accepted rows of one source, one per timestamp: CANDLES' columns and `quality_score`, the score of
+            the fact alone.
+        facts: the newest stored version per timestamp and source: the same columns, `source`, `known_from`, `chosen`.
+        source: the incoming rows' source.
+
+    Returns:
+        `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
+        `<column>_present`: the values now standing, null where there are none; `latest`, the newest known_from of any
+        version at that timestamp.
+    """
+    own = facts.filter(pl.col("source") == source).select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
+    present = (
+        facts.filter("chosen")
+        .sort("known_from")
+        .unique("timestamp", keep="last", maintain_order=True)
+        .select(
+            "timestamp",
+            present_source="source",
+            present_score="quality_score",
+            **{f"{c}_present": c for c in COMPARED},
+        )
+    )
+    latest = facts.group_by("timestamp").agg(latest=pl.col("known_from").max())
+    known = (
+        incoming.join(own.with_columns(has_own=pl.lit(True)), on="timestamp", how="left", maintain_order="left")  # noqa: FBT003
+        .join(present, on="timestamp", how="left", maintain_order="left")
+        .join(latest, on="timestamp", how="left", maintain_order="left")
+    )
+    repeated = pl.col("has_own").fill_null(value=False) & pl.all_horizontal(
+        pl.col(c).eq_missing(pl.col(f"{c}_own")) for c in COMPARED
+    )
+    same_source = pl.col("present_source") == source
+    better = pl.col("quality_score") > pl.col("present_score")
+    verdict = (
+        pl.when(repeated)
+        .then(pl.lit(Verdict.UNCHANGED.value))
+        .when(pl.col("present_source").is_null())
+        .then(pl.lit(Verdict.INSERTED.value))
+        .when(same_source | better)
+        .then(pl.lit(Verdict.UPDATED.value))
+        .otherwise(pl.lit(Verdict.KEPT.value))
+    )
+    reason = pl.when(same_source).then(pl.lit("source_updated")).otherwise(pl.lit("better_source"))
+    return known.with_columns(verdict=verdict).with_columns(
+        reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
+    )
+
+
+def write(
+    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+) -> Counts:
+    """Append the new facts and bring the present up to date, inside the caller's transaction and series lock.
+
+    Args:
+        judged: what `classify` returned.
+        derived: `timestamp` and every derived column, for the changed rows and for the later rows they reach.
+        origin: where `judged` came from.
+
+    Returns:
+        How many rows were inserted, updated, unchanged, kept; `rejected` is 0 here.
+    """
+    counts = dict(judged["verdict"].value_counts().iter_rows())
+    if not judged.is_empty():
+        for table in ("candles", "market_data_v2"):
+            ensure_partitions(connection, table, judged["timestamp"].min(), judged["timestamp"].max())
+    _append_facts(connection, series, judged, origin)
+    _insert_present(connection, series, judged, derived, origin)
+    _update_present(connection, series, judged, derived, origin)
+    _append_corrections(connection, series, judged, origin)
+    return Counts(**{verdict.value: counts.get(verdict.value, 0) for verdict in Verdict})
+
+
+def _append_facts(
+    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, origin: Origin
+) -> None:
+    new = judged.filter(pl.col("verdict") != Verdict.UNCHANGED)
+    # Two versions of a row must differ in known_from even when a clock stands still or steps back.
+    known_from = pl.max_horizontal(pl.lit(origin.now), pl.col("latest") + pl.duration(microseconds=1))
+    facts = new.select(
+        *_identity(series),
+        "timestamp",
+        source=pl.lit(origin.source),
+        known_from=known_from.dt.cast_time_unit("us"),
+        chosen=pl.col("verdict") != Verdict.KEPT,
+        reason="reason",
+        actor=pl.lit(origin.actor),
+        run_id=pl.lit(str(origin.run_id)),
+        **{name: pl.col(name) for name in (*CANDLES.values, "quality_score", "data_age_seconds")},
+    )
+    copy_in(connection, "candles", facts)
+
+
+def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+    return rows.join(derived, on="timestamp", how="left", suffix="_derived", maintain_order="left").select(
+        *_identity(series),
+        "timestamp",
+        *("open", "high", "low", "close", "volume", "quote_volume", "vwap", "trade_count", "taker_buy_volume"),
+        *(pl.col(name) for name in derived.columns if name != "timestamp"),
+        taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume"),
+        source=pl.lit(origin.source),
+        fetched_at=pl.lit(origin.fetched_at),
+        data_age_seconds="data_age_seconds",
+        computed_at=pl.lit(origin.now),
+        updated_at=pl.lit(origin.now),
+    )
+
+
+def _insert_present(
+    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+) -> None:
+    rows = judged.filter(pl.col("verdict") == Verdict.INSERTED)
+    present = _present_rows(series, rows, derived, origin).with_columns(
+        revision=pl.lit(1, pl.Int32), created_at=pl.lit(origin.now)
+    )
+    # Nothing stands at these timestamps and the series is locked: straight into the table, its key guards the rest.
+    copy_in(connection, "market_data_v2", present)
+
+
+def _update_present(
+    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+) -> None:
+    amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
+    if not amended.is_empty():
+        staged = _present_rows(series, amended, derived, origin)
+        columns = [name for name in staged.columns if name not in _KEY]
+        _stage(connection, staged)
+        connection.execute(
+            f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, "  # noqa: S608
+            f"revision = m.revision + 1, amended_from = m.revision FROM staged s WHERE {_SAME_ROW}"
+        )
+    reached = derived.join(judged.filter(pl.col("verdict").is_in(["inserted", "updated"])), on="timestamp", how="anti")
+    refresh_derived(connection, series, reached, origin.now)
+
+
+def refresh_derived(
+    connection: psycopg.Connection[Any], series: Series, derived: pl.DataFrame, now: datetime
+) -> int:
+    """Write derived columns of stored rows where they differ from what is stored; returns how many rows differed."""
+    if derived.is_empty():
+        return 0
+    columns = [name for name in derived.columns if name != "timestamp"]
+    ensure_partitions(connection, "market_data_v2", derived["timestamp"].min(), derived["timestamp"].max())
+    _stage(connection, derived.select(*_identity(series), "timestamp", *columns))
+    return connection.execute(
+        f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %s, updated_at = %s "  # noqa: S608
+        f"FROM staged s WHERE {_SAME_ROW} AND ({', '.join(f'm.{c}' for c in columns)}) "
+        f"IS DISTINCT FROM ({', '.join(f's.{c}' for c in columns)})",
+        [now, now],
+    ).rowcount
+
+
+def _append_corrections(
+    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, origin: Origin
+) -> None:
+    amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
+    for name in COMPARED:
+        changed = amended.filter(pl.col(name).ne_missing(pl.col(f"{name}_present")))
+        corrections = changed.select(
+            *_identity(series),
+            "timestamp",
+            "reason",
+            field_corrected=pl.lit(name),
+            old_value=plain_text(f"{name}_present", changed.schema[name]),
+            new_value=plain_text(name, changed.schema[name]),
+            source=pl.lit(origin.source),
+            corrected_by=pl.lit(origin.actor),
+            correction_timestamp=pl.lit(origin.now),
+        )
+        copy_in(connection, "data_corrections", corrections)
+
+
+def plain_text(column: str, dtype: pl.DataType) -> pl.Expr:
+    """A value as text, decimals without the trailing zeros of their scale."""
+    text = pl.col(column).cast(pl.String)
+    if not dtype.is_decimal():
+        return text
+    return text.str.strip_chars_end("0").str.strip_chars_end(".")
+
+
+def _identity(series: Series) -> list[pl.Expr]:
+    return [pl.lit(value).alias(name) for name, value in zip(_SERIES, series.key, strict=True)]
+
+
+_SAME_ROW: Final = " AND ".join(f"m.{name} = s.{name}" for name in _KEY)
+
+
+def _stage(connection: psycopg.Connection[Any], frame: pl.DataFrame) -> None:
+    columns = ", ".join(frame.columns)
+    connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
+    connection.execute(
+        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA"  # noqa: S608
+    )
+    copy_in(connection, "staged", frame)
