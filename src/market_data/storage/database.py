@@ -32,7 +32,7 @@ ARROW_CONNECTIONS: Final = 4
 LOCK_SECONDS: Final = 30.0
 STATEMENT_SECONDS: Final = 600.0
 CONNECT_SECONDS: Final = 10
-OLDEST_SERVER: Final = 140000
+OLDEST_SERVER: Final = 150000
 ATTEMPTS: Final = 8
 
 
@@ -214,7 +214,7 @@ class Database:
             psycopg.connect(conninfo, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection,
         ):
             if connection.info.server_version < OLDEST_SERVER:
-                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 14 is needed.")
+                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 15 is needed.")
 
 
 def _checked_conninfo(url: str) -> str:

@@ -154,7 +154,10 @@ def _message(error: Exception) -> str:
     if primary:
         detail = getattr(diagnostic, "message_detail", None)
         return f"{primary} ({detail})" if detail else str(primary)
-    return re.sub(r"\s+", " ", str(error)).strip()
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    # ADBC repeats the whole statement after PostgreSQL's words.
+    server = re.search(r"ERROR: (.*?)\s*(?:LINE \d+:|Query was:|\. SQLSTATE:|$)", text)
+    return server[1] if server else text
 
 
 def _without_password(message: str, conninfo: str) -> str:
