@@ -1,0 +1,100 @@
+"""A real PostgreSQL for the tests: one server per test run, a fresh copy of the migrated database per test."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from market_data.storage import migrate
+from market_data.storage.database import Database
+from market_data.storage.embedded import EmbeddedServer
+
+TEMPLATE = "migrated_template"
+# Only speed: a test that is about durability opens a server of its own.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "'64MB'",
+        "autovacuum": "off", "max_wal_size": "'4GB'", "max_connections": "200"}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """The server of this test run, shared by the workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with EmbeddedServer(folder / "server", settings=FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedServer) -> str:
+    """Name of a migrated database without connections, made by the first worker that asks."""
+    with (postgres.home / "template.lock").open("w") as lock, _admin(postgres) as admin:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not admin.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+            _create(admin, "being_migrated", None)
+            with Database.open(make_conninfo(postgres.conninfo(), dbname="being_migrated"), None) as database:
+                migrate.upgrade(database)
+            admin.execute(sql.SQL("ALTER DATABASE being_migrated RENAME TO {}").format(sql.Identifier(TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
+    """Connection string of a fresh migrated database."""
+    yield from _fresh(postgres, template)
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedServer) -> Iterator[str]:
+    """Connection string of a fresh database without any table."""
+    yield from _fresh(postgres, None)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open, fresh, migrated database."""
+    with Database.open(database_url, None) as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty_database(empty_database_url: str) -> Iterator[Database]:
+    """An open, fresh database without any table."""
+    with Database.open(empty_database_url, None) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of recorded payloads (MARKET_DATA_RECORDINGS, or ../shared/data beside the project)."""
+    folder = Path(os.environ.get("MARKET_DATA_RECORDINGS") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no recordings in {folder}: set MARKET_DATA_RECORDINGS")
+    return folder
+
+
+def _admin(server: EmbeddedServer) -> psycopg.Connection[tuple[object, ...]]:
+    return psycopg.connect(make_conninfo(server.conninfo(), dbname="postgres"), autocommit=True)
+
+
+def _create(admin: psycopg.Connection[tuple[object, ...]], name: str, template: str | None) -> None:
+    admin.execute(
+        sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template or "template0"))
+    )
+
+
+def _fresh(server: EmbeddedServer, template: str | None) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with _admin(server) as admin:
+        _create(admin, name, template)
+        try:
+            yield make_conninfo(server.conninfo(), dbname=name)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
