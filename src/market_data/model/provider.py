@@ -30,6 +30,21 @@ class ProviderSettings(BaseModel):
     """Longest wait for one answer, all of it."""
     max_response_bytes: int = Field(default=256 * 2**20, gt=0)
     """Longest answer read, unpacked; a longer one is refused as malformed."""
+    rate_window_seconds: float = Field(default=60, gt=0)
+    """The window the limit is counted in: a short one spreads requests evenly, a long one allows bursts."""
+    max_retries: int = Field(default=3, ge=0)
+    """Further tries after a transient failure, 2, 4, 8 … s apart, jittered."""
+    deadline_seconds: float = Field(default=120, gt=0)
+    """Longest time for one request with its retries; a longer Retry-After is not waited for."""
+    breaker_failures: int = Field(default=3, ge=1)
+    """Failed requests in a row after which the source is left alone."""
+    breaker_seconds: float = Field(default=300, ge=0)
+    """How long it is left alone."""
+
+    @property
+    def requests_per_window(self) -> tuple[float, float]:
+        """The limit as (requests, seconds)."""
+        return self.requests_per_minute * self.rate_window_seconds / 60, self.rate_window_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,177 @@
+"""What every provider must satisfy, found by discovery; `tests/providers/<name>/fake.py` is the source's other side."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from market_data import providers
+from market_data.model.dataset import CANDLES
+from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.provider import Provider
+from market_data.model.session import grid
+from market_data.model.timeframe import Timeframe, TimeRange, to_micros
+from market_data.shelf import collect_classes
+from market_data.transport.http import Http
+from market_data.transport.senders import HttpxSender
+
+FAKES = Path(__file__).parents[1] / "providers"
+PROVIDERS = collect_classes(providers, Provider)  # type: ignore[type-abstract]
+
+
+def load_fake(name: str) -> Any:
+    path = FAKES / name / "fake.py"
+    assert path.is_file(), f"provider {name} has no {path.relative_to(FAKES.parents[1])}"
+    spec = importlib.util.spec_from_file_location(f"fake_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LOADED = {name: load_fake(name) for name in PROVIDERS}
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+def build(name: str, source: Any, **changes: Any) -> tuple[Provider, Http]:
+    settings = PROVIDERS[name].Settings(**{**LOADED[name].SETTINGS, **changes})
+    clock = Clock()
+    sender = HttpxSender(httpx.MockTransport(source))
+    http = Http(name, settings, sender=sender, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0)
+    return PROVIDERS[name](settings, http), http
+
+
+async def candles(
+    provider: Provider, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
+) -> pl.DataFrame:
+    frames = [CANDLES.empty()]
+    async for page in provider.fetch_candles(instrument, timeframe, start, end, now=now):
+        assert page.source.split(":")[0] == provider.name
+        assert page.fetched_at.tzinfo is not None
+        assert dict(page.frame.schema) == dict(CANDLES.schema)
+        frames.append(page.frame)
+    return pl.concat(frames)
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)
+
+
+each_provider = pytest.mark.parametrize("name", sorted(PROVIDERS))
+each_case = pytest.mark.parametrize(
+    ("name", "case"),
+    [pytest.param(n, c, id=f"{n}-{c[0].symbol}-{c[1]}") for n in sorted(PROVIDERS) for c in LOADED[n].CASES],
+)
+
+
+def test_providers_are_found() -> None:
+    assert {"binance"} <= set(PROVIDERS)
+
+
+@each_case
+def test_candles_are_on_the_grid_closed_in_range_and_complete(name: str, case: Any) -> None:
+    instrument, timeframe, start, end = case
+    fake = LOADED[name]
+    provider, _ = build(name, fake.Source())
+    frame = run(candles(provider, instrument, timeframe, start, end, now=fake.NOW))
+    times = frame["timestamp"].cast(pl.Int64).to_list()
+    expected = grid(instrument.asset_class, timeframe, TimeRange(start, end)).closed_by(fake.NOW).opens.tolist()
+    missing = getattr(fake, "missing", lambda *_: set())(instrument, timeframe)
+    listed = to_micros(fake.LISTED)
+    assert times == [moment for moment in expected if moment >= listed and moment not in missing]
+    assert len(times) > 3
+    prices = frame.select("open", "high", "low", "close", "volume")
+    assert sum(prices.null_count().row(0)) == 0
+
+
+@each_provider
+def test_no_candle_that_is_still_open_by_the_sources_clock(name: str) -> None:
+    """Our clock may run ahead of the source's: its word counts."""
+    fake = LOADED[name]
+    source = fake.Source()
+    provider, _ = build(name, source)
+    instrument, timeframe, start, _ = fake.CASES[1]
+    ahead = fake.NOW + timeframe.duration * 3
+    frame = run(candles(provider, instrument, timeframe, start, ahead, now=ahead))
+    ends = grid(instrument.asset_class, timeframe, TimeRange(start, ahead)).closed_by(fake.NOW).opens
+    assert frame["timestamp"].cast(pl.Int64).to_list() == ends.tolist()
+
+
+@each_provider
+def test_symbol_round_trip(name: str) -> None:
+    fake = LOADED[name]
+    provider, _ = build(name, fake.Source())
+    listing = run(provider.resolve(fake.KNOWN))
+    assert (listing.instrument, listing.provider, listing.raw_symbol) == (fake.KNOWN, name, fake.RAW_SYMBOL)
+
+
+@each_provider
+def test_unknown_instrument(name: str) -> None:
+    provider, _ = build(name, LOADED[name].Source())
+    with pytest.raises(UnknownInstrument):
+        run(provider.resolve(LOADED[name].UNKNOWN))
+
+
+@each_provider
+def test_nothing_there_is_an_empty_answer_not_an_error(name: str) -> None:
+    fake = LOADED[name]
+    provider, http = build(name, fake.Source())
+    assert run(candles(provider, *fake.EMPTY, now=fake.NOW)).height == 0
+    assert http.breaker.failures == 0
+
+
+@pytest.mark.parametrize(("name", "number"), [(n, i) for n in sorted(PROVIDERS) for i in range(len(LOADED[n].ERRORS))])
+def test_each_refusal_has_its_type(name: str, number: int) -> None:
+    fake = LOADED[name]
+    source = fake.Source()
+    source.override, expected = fake.ERRORS[number]
+    provider, _ = build(name, source, max_retries=0)
+    with pytest.raises(expected) as caught:
+        run(candles(provider, *fake.CASES[0], now=fake.NOW))
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(("name", "number"), [(n, i) for n in sorted(PROVIDERS) for i in range(len(LOADED[n].GARBAGE))])
+def test_garbage_is_malformed_and_never_empty(name: str, number: int) -> None:
+    fake = LOADED[name]
+    source = fake.Source()
+    source.override = httpx.Response(200, content=fake.GARBAGE[number])
+    provider, _ = build(name, source)
+    with pytest.raises(MalformedPayload):
+        run(candles(provider, *fake.CASES[0], now=fake.NOW))
+
+
+@each_provider
+def test_what_is_not_served_is_said(name: str) -> None:
+    provider, _ = build(name, LOADED[name].Source())
+    foreign = Instrument("NOSUCH", AssetClass.CRYPTO)
+    for capability in provider.capabilities:
+        assert provider.capability(capability.dataset, foreign, None) in (None, *provider.capabilities)
+    limited = [c for c in provider.capabilities if c.dataset is CANDLES and c.reach]
+    for capability in limited:
+        timeframe = next(iter(capability.reach))
+        early = datetime(2001, 1, 1, tzinfo=UTC)
+        with pytest.raises(UnsupportedRequest):
+            run(candles(provider, LOADED[name].KNOWN, timeframe, early, LOADED[name].NOW, now=LOADED[name].NOW))

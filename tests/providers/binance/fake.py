@@ -1,0 +1,159 @@
+"""Binance on the other side of the wire, as its documentation describes it: a few hand-made candles, all its refusals."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from market_data.model import errors
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import Timeframe
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STEPS = {"1m": 60, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "4h": 14400, "1d": 86400, "1w": 604800}
+# 1970-01-01 was a Thursday, weeks begin on Monday.
+MONDAY = 4 * 86400
+LISTED = datetime(2024, 1, 1, tzinfo=UTC)
+
+KNOWN = Instrument("BTC", AssetClass.CRYPTO)
+UNKNOWN = Instrument("NOSUCH", AssetClass.CRYPTO)
+RAW_SYMBOL = "BTCUSDT"
+SETTINGS: dict[str, object] = {}
+NOW = datetime(2025, 3, 5, 10, 30, 30, tzinfo=UTC)
+# More candles than one page holds; up to the one still open; before the listing.
+CASES = [
+    (KNOWN, Timeframe.M1, datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 3, 12, tzinfo=UTC)),
+    (KNOWN, Timeframe.M5, datetime(2025, 3, 5, tzinfo=UTC), datetime(2025, 3, 6, tzinfo=UTC)),
+    (KNOWN, Timeframe.H4, datetime(2023, 12, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)),
+    (KNOWN, Timeframe.D1, datetime(2025, 2, 1, 5, tzinfo=UTC), NOW),
+    (KNOWN, Timeframe.W1, datetime(2025, 1, 1, tzinfo=UTC), NOW),
+]
+EMPTY = (KNOWN, Timeframe.H1, datetime(2023, 1, 1, tzinfo=UTC), datetime(2023, 2, 1, tzinfo=UTC))
+
+
+def error(status: int, code: int | None, message: str, **headers: str) -> httpx.Response:
+    if code is None:
+        return httpx.Response(status, html=message, headers=headers)
+    return httpx.Response(status, json={"code": code, "msg": message}, headers=headers)
+
+
+GEO = (
+    "Service unavailable from a restricted location according to 'b. Eligibility' in https://www.binance.com/en/terms."
+)
+ERRORS = [
+    (error(400, -1121, "Invalid symbol."), errors.UnknownInstrument),
+    (error(400, -1120, "Invalid interval."), errors.UnsupportedRequest),
+    (error(400, -1127, "More than 24 hours between startTime and endTime."), errors.UnsupportedRequest),
+    (error(400, -1100, "Illegal characters found in a parameter."), errors.UnsupportedRequest),
+    (error(400, -1003, "Way too many requests."), errors.RateLimited),
+    (error(429, -1003, "Too many requests.", **{"Retry-After": "7"}), errors.RateLimited),
+    (error(418, -1003, "Way too much request weight used; IP banned.", **{"Retry-After": "120"}), errors.RateLimited),
+    (error(403, None, "<html><body>403 Forbidden</body></html>"), errors.RateLimited),
+    (error(401, -2015, "Invalid API-key, IP, or permissions for action."), errors.BadCredentials),
+    (error(401, -2014, "API-key format invalid."), errors.BadCredentials),
+    (error(500, -1000, "An unknown error occurred."), errors.ProviderUnavailable),
+    (error(400, -1001, "Internal error; unable to process your request."), errors.ProviderUnavailable),
+    (error(502, None, "<html>Bad Gateway</html>"), errors.ProviderUnavailable),
+    (error(451, 0, GEO), errors.GeoBlocked),
+]
+GARBAGE = [
+    b"",
+    b"<html>Just a moment...</html>",
+    b"{}",
+    b'{"code":0,"msg":"hello"}',
+    b"[[1499040000000]]",
+    b'[[1499040000000,"1","1","1","1","1",1499040059999,"1",1,"1","1","0"],[1499040060000,"1","1","1',
+    b'[[1499040000000,"1","1","1","one","1",1499040059999,"1",1,"1","1","0"]]',
+    b'[[1499040000000,"1","1","1",NaN,"1",1499040059999,"1",1,"1","1","0"]]',
+    b'[[1499040000000,"1","1","1",null,"1",1499040059999,"1",1,"1","1","0"]]',
+]
+
+
+class Source:
+    """Answers requests; `override` takes precedence for market data, `blocked` hosts answer 451."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+        self.override: httpx.Response | None = None
+        self.blocked: set[str] = set()
+        self.now = NOW
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if request.url.host in self.blocked:
+            return error(451, 0, GEO)
+        path = request.url.path
+        if path.endswith("/exchangeInfo"):
+            return self.answer(exchange_info(futures="/fapi/" in path))
+        if path.endswith("/time"):
+            return self.answer({"serverTime": millis(self.now)})
+        if path.endswith("/klines"):
+            return self.override or self.answer(self.klines(request.url.params, 1500 if "/fapi/" in path else 1000))
+        return error(404, None, "<html>no such path</html>")
+
+    def answer(self, body: object) -> httpx.Response:
+        content = json.dumps(body, separators=(",", ":")).encode()
+        return httpx.Response(200, content=content, headers={"X-MBX-USED-WEIGHT-1M": "40"})
+
+    def klines(self, params: httpx.QueryParams, most: int) -> list[list[object]]:
+        if params["symbol"] != RAW_SYMBOL:
+            return []
+        step = STEPS[params["interval"]]
+        limit = min(int(params.get("limit", 500)), most)
+        anchor = MONDAY if params["interval"] == "1w" else 0
+        begin = max(int(params["startTime"]), millis(LISTED)) / 1000
+        stop = min(int(params.get("endTime", millis(self.now))), millis(self.now)) / 1000
+        first = anchor + -(-(begin - anchor) // step) * step
+        rows = []
+        while first <= stop and len(rows) < limit:
+            rows.append(kline(int(first), step))
+            first += step
+        return rows
+
+
+def kline(second: int, step: int) -> list[object]:
+    number = second // 60 % 1000
+    return [
+        second * 1000,
+        f"{100 + number}.10",
+        f"{102 + number}.00",
+        f"{99 + number}.05",
+        f"{101 + number}.00000001",
+        f"{number}.500",
+        (second + step) * 1000 - 1,
+        f"{number * 100}.25",
+        number,
+        f"{number}.125",
+        f"{number * 50}.5",
+        "0",
+    ]
+
+
+def exchange_info(*, futures: bool) -> dict[str, object]:
+    def row(symbol: str, base: str, quote: str = "USDT", **more: object) -> dict[str, object]:
+        common = {"symbol": symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote}
+        contract = {
+            "contractType": "PERPETUAL",
+            "marginAsset": quote,
+            "onboardDate": millis(LISTED),
+            "deliveryDate": 4133404800000,
+        }
+        return common | (contract if futures else {}) | more
+
+    if futures:
+        rows = [
+            row("BTCUSDC", "BTC", "USDC"),
+            row("BTCUSDT_250328", "BTC", contractType="CURRENT_QUARTER"),
+            row("BTCUSD_PERP", "BTC", "USD", marginAsset="BTC"),
+            row("BTCUSDT", "BTC"),
+            row("1000PEPEUSDT", "1000PEPE"),
+        ]
+    else:
+        rows = [row("BTCUSDT", "BTC"), row("PEPEUSDT", "PEPE")]
+    return {"timezone": "UTC", "serverTime": millis(NOW), "rateLimits": [], "symbols": rows}
+
+
+def millis(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
