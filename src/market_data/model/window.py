@@ -128,6 +128,10 @@ class Window:
         kept = {name: values for name, values in self._columns.items() if name in columns}
         return Window(self.series, self.opens, self.ends, kept, self.observations)
 
+    def observing(self, observations: Mapping[str, pl.DataFrame]) -> Window:
+        """The same rows with other observations."""
+        return Window(self.series, self.opens, self.ends, self._columns, observations)
+
     def column(self, name: str) -> FloatArray:
         """A column of the frame, NaN where null; all NaN when the frame lacks it."""
         if name not in self._columns:

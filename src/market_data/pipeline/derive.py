@@ -72,9 +72,9 @@ def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
     Its fields, its source's remarks and its freshness; the features are left out since they are the same for all.
     """
     share = quality.completeness(rows, EXPECTED_FIELDS[series.asset_class])
-    checks = (rows["notes"].is_null()).cast(pl.Float64)
+    checks = rows["notes"].is_null().cast(pl.Float64)
     fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
-    whole = pl.Series([1.0]).extend_constant(1.0, max(rows.height - 1, 0)).head(rows.height)
+    whole = pl.repeat(1.0, rows.height, eager=True)
     return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
 
 
@@ -198,5 +198,3 @@ def _validation_notes(notes: pl.Series, remarks: pl.Series) -> pl.Series:
             pl.when(pl.col("rules") != "").then("rules"), "remarks", separator="; ", ignore_nulls=True
         ).replace("", None)
     ).to_series()
-
-

@@ -268,5 +268,3 @@ async def _ahead(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
             yield item
     finally:
         reading.cancel()
-
-

@@ -20,7 +20,16 @@ from market_data.pipeline.validate import validate
 from market_data.storage import audit
 from market_data.storage.database import Connection, Database
 from market_data.storage.reader import MICROSECOND, Reader
-from market_data.storage.upsert import COMPARED, Counts, Origin, Verdict, classify, lock_series, write
+from market_data.storage.upsert import (
+    COMPARED,
+    Counts,
+    Origin,
+    Verdict,
+    classify,
+    lock_series,
+    prepare_partitions,
+    write,
+)
 
 Clock = Callable[[], datetime]
 SECOND_MICROS: Final = 1_000_000
@@ -86,6 +95,9 @@ def ingest(database: Database, shelves: Shelves, batch: Batch, purpose: Purpose,
     accepted = _scored(batch, checked.accepted.drop("first_of_timestamp"))
     started = outcome.lap("validate", started)
 
+    if accepted.height:
+        prepare_partitions(database, _extent(accepted))
+
     def transaction(connection: Connection) -> None:
         _store(connection, database, shelves, batch, purpose, clock(), accepted, checked.rejected, outcome)
 
@@ -116,8 +128,12 @@ def _store(
     outcome.counts, outcome.seconds = Counts(), {"validate": outcome.seconds.get("validate", 0.0)}
     reader = Reader(database)
     lock_series(connection, series)
-    origin = Origin(source=batch.source, fetched_at=batch.fetched_at, now=now, run_id=purpose.run_id, actor=purpose.actor)
-    judged = classify(accepted, reader.newest_facts(series, _extent(accepted) if accepted.height else batch.span), batch.source)
+    origin = Origin(
+        source=batch.source, fetched_at=batch.fetched_at, now=now, run_id=purpose.run_id, actor=purpose.actor
+    )
+    judged = classify(
+        accepted, reader.newest_facts(series, _extent(accepted) if accepted.height else batch.span), batch.source
+    )
     changed = judged.filter(pl.col("verdict").is_in([Verdict.INSERTED, Verdict.UPDATED]))
     started = outcome.lap("judge", started)
     derived = derived_after(reader, shelves, series, changed)

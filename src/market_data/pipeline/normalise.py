@@ -11,6 +11,7 @@ from market_data.model.instrument import Series
 from market_data.model.session import grid
 from market_data.model.timeframe import TimeRange
 
+
 def normalise(series: Series, frame: pl.DataFrame) -> pl.DataFrame:
     """Sorted by timestamp, in CANDLES' types, with two more columns.
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import polars as pl
-import psycopg
 from psycopg.types.json import Jsonb
 
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import TimeRange
+from market_data.storage.database import Connection
 from market_data.storage.upsert import Counts
-
-Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,9 @@ def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
     )
 
 
-def log_compute(connection: Connection, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime) -> None:
+def log_compute(
+    connection: Connection, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime
+) -> None:
     """Append to enrichment_compute_log: how many rows, and which features were null throughout."""
     missing = [name for name in features if derived[name].null_count() == derived.height]
     connection.execute(
@@ -91,7 +90,9 @@ def log_compute(connection: Connection, series: Series, derived: pl.DataFrame, f
     )
 
 
-def quarantine(connection: Connection, series: Series, rejected: pl.DataFrame, source: str, run_id: UUID, now: datetime) -> None:
+def quarantine(
+    connection: Connection, series: Series, rejected: pl.DataFrame, source: str, run_id: UUID, now: datetime
+) -> None:
     """Keep rejected rows whole, with the rules they broke; a row offered again in the same state is kept once."""
     for row in rejected.iter_rows(named=True):
         rules = row.pop("rules")

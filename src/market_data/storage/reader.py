@@ -14,7 +14,7 @@ from market_data.model.timeframe import TimeRange
 from market_data.storage.database import Database
 
 _FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds"))
-_OF_SERIES: Final = "symbol = $1 AND asset_class = $2 AND timeframe = $3"
+_OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -28,7 +28,7 @@ class Reader:
         """The newest version per timestamp and source in [start, end), with `source`, `known_from`, `chosen`."""
         return self.database.frame(
             f"SELECT DISTINCT ON (timestamp, source) timestamp, source, known_from, chosen, {_FACTS} FROM candles "  # noqa: S608
-            f"WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5 ORDER BY timestamp, source, known_from DESC",
+            f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, source, known_from DESC",
             (*series.key, span.start, span.end),
         )
 
@@ -49,11 +49,11 @@ class Reader:
         Returns:
             CANDLES' columns, `source`, `known_from`, `quality_score` (of the fact alone) and `data_age_seconds`.
         """
-        parts = [self._standing(series, as_of, "timestamp >= $4 AND timestamp < $5", (span.start, span.end))]
+        parts = [self._standing(series, as_of, "timestamp >= %s AND timestamp < %s", (span.start, span.end))]
         if before:
-            parts.insert(0, self._standing(series, as_of, "timestamp < $4", (span.start,), limit=-before))
+            parts.insert(0, self._standing(series, as_of, "timestamp < %s", (span.start,), limit=-before))
         if after:
-            parts.append(self._standing(series, as_of, "timestamp >= $4", (span.end,), limit=after))
+            parts.append(self._standing(series, as_of, "timestamp >= %s", (span.end,), limit=after))
         return pl.concat(parts)
 
     def _standing(
@@ -63,7 +63,7 @@ class Reader:
         known = ""
         if as_of is not None:
             parameters.append(as_of)
-            known = f"AND known_from <= ${len(parameters)}"
+            known = "AND known_from <= %s"
         direction = "DESC" if limit < 0 else "ASC"
         bounded = f"LIMIT {abs(limit)}" if limit else ""
         rows = self.database.frame(
@@ -77,7 +77,7 @@ class Reader:
     def disagreements(self, series: Series, span: TimeRange) -> pl.Series:
         """Timestamps in [start, end) at which sources differ."""
         return self.database.frame(
-            f"SELECT DISTINCT timestamp FROM disagreements WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5",  # noqa: S608
+            f"SELECT DISTINCT timestamp FROM disagreements WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s",  # noqa: S608
             (*series.key, span.start, span.end),
         )["timestamp"]
 
@@ -88,10 +88,10 @@ class Reader:
         columns = ", ".join(dataset.schema)
         key = ", ".join(dataset.key)
         return self.database.frame(
-            f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = $1 AND asset_class = $2 "  # noqa: S608
-            f"AND timestamp >= $3 AND timestamp < $4 AND ($5::timestamptz IS NULL OR known_from <= $5) "
+            f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = %s AND asset_class = %s "  # noqa: S608
+            f"AND timestamp >= %s AND timestamp < %s AND (%s::timestamptz IS NULL OR known_from <= %s) "
             f"ORDER BY {key}, known_from DESC",
-            (instrument.symbol, instrument.asset_class.value, span.start, span.end, as_of),
+            (instrument.symbol, instrument.asset_class.value, span.start, span.end, as_of, as_of),
         ).sort("timestamp")
 
     def last_timestamps(self, series: Series, count: int) -> list[datetime]:
@@ -103,15 +103,13 @@ class Reader:
         )
         return [row["timestamp"] for row in reversed(rows)]
 
-    def features(
-        self, series: Series, span: TimeRange | None = None, *, limit: int | None = None
-    ) -> pl.DataFrame:
+    def features(self, series: Series, span: TimeRange | None = None, *, limit: int | None = None) -> pl.DataFrame:
         """Enriched candles of [start, end), in order; the newest `limit` of them when given."""
         parameters: list[object] = [*series.key]
         where = _OF_SERIES
         if span is not None:
             parameters += [span.start, span.end]
-            where += " AND timestamp >= $4 AND timestamp < $5"
+            where += " AND timestamp >= %s AND timestamp < %s"
         bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
         frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))  # noqa: S608
         return frame.sort("timestamp").drop("id")
@@ -119,7 +117,7 @@ class Reader:
     def timestamps(self, series: Series, span: TimeRange) -> pl.Series:
         """Open times of all stored candles of [start, end), in order."""
         return self.database.frame(
-            f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= $4 AND timestamp < $5 "  # noqa: S608
+            f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "  # noqa: S608
             "ORDER BY timestamp",
             (*series.key, span.start, span.end),
         )["timestamp"]

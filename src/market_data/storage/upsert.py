@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import polars as pl
-import psycopg
 
 from market_data.model.dataset import CANDLES
 from market_data.model.instrument import Series
+from market_data.model.timeframe import TimeRange
 from market_data.storage.copy import copy_in
-from market_data.storage.migrate import ensure_partitions
+from market_data.storage.database import Connection, Database
+from market_data.storage.partitions import ensure_partitions
 
 # A source's remark on a row is provenance, not a value it may amend.
 COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
@@ -65,7 +66,14 @@ class Origin:
     actor: str
 
 
-def lock_series(connection: psycopg.Connection[Any], series: Series) -> None:
+def prepare_partitions(database: Database, span: TimeRange) -> None:
+    """Make the partitions that candles of `span` need, in a short transaction of its own ahead of the write."""
+    with database.transaction() as connection:
+        for table in ("candles", "market_data_v2"):
+            ensure_partitions(connection, table, span.start, span.end)
+
+
+def lock_series(connection: Connection, series: Series) -> None:
     """Wait until no other writer is at this series; held until the transaction ends."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["/".join(series.key)])
 
@@ -123,7 +131,7 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
 
 
 def write(
-    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+    connection: Connection, series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
 ) -> Counts:
     """Append the new facts and bring the present up to date, inside the caller's transaction and series lock.
 
@@ -136,9 +144,6 @@ def write(
         How many rows were inserted, updated, unchanged, kept; `rejected` is 0 here.
     """
     counts = dict(judged["verdict"].value_counts().iter_rows())
-    if not judged.is_empty():
-        for table in ("candles", "market_data_v2"):
-            ensure_partitions(connection, table, judged["timestamp"].min(), judged["timestamp"].max())
     _append_facts(connection, series, judged, origin)
     _insert_present(connection, series, judged, derived, origin)
     _update_present(connection, series, judged, derived, origin)
@@ -146,9 +151,7 @@ def write(
     return Counts(**{verdict.value: counts.get(verdict.value, 0) for verdict in Verdict})
 
 
-def _append_facts(
-    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, origin: Origin
-) -> None:
+def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin) -> None:
     new = judged.filter(pl.col("verdict") != Verdict.UNCHANGED)
     # Two versions of a row must differ in known_from even when a clock stands still or steps back.
     known_from = pl.max_horizontal(pl.lit(origin.now), pl.col("latest") + pl.duration(microseconds=1))
@@ -182,7 +185,7 @@ def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, ori
 
 
 def _insert_present(
-    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+    connection: Connection, series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
 ) -> None:
     rows = judged.filter(pl.col("verdict") == Verdict.INSERTED)
     present = _present_rows(series, rows, derived, origin).with_columns(
@@ -193,7 +196,7 @@ def _insert_present(
 
 
 def _update_present(
-    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+    connection: Connection, series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
 ) -> None:
     amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
     if not amended.is_empty():
@@ -208,14 +211,11 @@ def _update_present(
     refresh_derived(connection, series, reached, origin.now)
 
 
-def refresh_derived(
-    connection: psycopg.Connection[Any], series: Series, derived: pl.DataFrame, now: datetime
-) -> int:
+def refresh_derived(connection: Connection, series: Series, derived: pl.DataFrame, now: datetime) -> int:
     """Write derived columns of stored rows where they differ from what is stored; returns how many rows differed."""
     if derived.is_empty():
         return 0
     columns = [name for name in derived.columns if name != "timestamp"]
-    ensure_partitions(connection, "market_data_v2", derived["timestamp"].min(), derived["timestamp"].max())
     _stage(connection, derived.select(*_identity(series), "timestamp", *columns))
     return connection.execute(
         f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %s, updated_at = %s "  # noqa: S608
@@ -225,24 +225,28 @@ def refresh_derived(
     ).rowcount
 
 
-def _append_corrections(
-    connection: psycopg.Connection[Any], series: Series, judged: pl.DataFrame, origin: Origin
-) -> None:
+def _append_corrections(connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin) -> None:
     amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
-    for name in COMPARED:
-        changed = amended.filter(pl.col(name).ne_missing(pl.col(f"{name}_present")))
-        corrections = changed.select(
-            *_identity(series),
+    if amended.is_empty():
+        return
+    fields = [
+        amended.filter(pl.col(name).ne_missing(pl.col(f"{name}_present"))).select(
             "timestamp",
             "reason",
             field_corrected=pl.lit(name),
-            old_value=plain_text(f"{name}_present", changed.schema[name]),
-            new_value=plain_text(name, changed.schema[name]),
-            source=pl.lit(origin.source),
-            corrected_by=pl.lit(origin.actor),
-            correction_timestamp=pl.lit(origin.now),
+            old_value=plain_text(f"{name}_present", amended.schema[name]),
+            new_value=plain_text(name, amended.schema[name]),
         )
-        copy_in(connection, "data_corrections", corrections)
+        for name in COMPARED
+    ]
+    corrections = pl.concat(fields).with_columns(
+        *_identity(series),
+        source=pl.lit(origin.source),
+        corrected_by=pl.lit(origin.actor),
+        run_id=pl.lit(str(origin.run_id)),
+        correction_timestamp=pl.lit(origin.now),
+    )
+    copy_in(connection, "data_corrections", corrections)
 
 
 def plain_text(column: str, dtype: pl.DataType) -> pl.Expr:
@@ -260,7 +264,7 @@ def _identity(series: Series) -> list[pl.Expr]:
 _SAME_ROW: Final = " AND ".join(f"m.{name} = s.{name}" for name in _KEY)
 
 
-def _stage(connection: psycopg.Connection[Any], frame: pl.DataFrame) -> None:
+def _stage(connection: Connection, frame: pl.DataFrame) -> None:
     columns = ", ".join(frame.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
     connection.execute(
