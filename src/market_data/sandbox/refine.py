@@ -59,7 +59,13 @@ def _prices(parents: Block, time: Int, seed: int) -> Int:
     done = np.arange(1, parts + 1) / parts
     walk = np.cumsum(normal(seed, time, 1), axis=1)
     bridge = (walk - walk[:, -1:] * done) * (PATH_SCALE / np.sqrt(parts)) * span
-    path = _folded(first + (last - first) * done + bridge - low, span) + low
+    path = first + (last - first) * done + bridge
+    # An arch brings the mean of the path near the parent's average price, which the volumes then meet exactly.
+    total = (parents.values[BUY] + parents.values[SELL])[:, None]
+    vwap = (parents.values[BUY_QUOTE] + parents.values[SELL_QUOTE])[:, None] / np.maximum(total, 1)
+    miss = np.where(total > 0, np.clip(vwap, low, high) - path.mean(axis=1, keepdims=True), 0.0)
+    path = path + miss * 6.0 * done * (1.0 - done)
+    path = _folded(path - low, span) + low
     prices = np.empty((4, count, parts), np.int64)
     opens, highs, lows, closes = prices
     closes[:] = np.rint(path)
@@ -95,7 +101,7 @@ def _volumes(parents: Block, time: Int, prices: Int, seed: int, profile: Float |
     total = bought + sold
     typical = (opens + highs + lows + closes) / 4.0
     spread = np.maximum(highs - lows, 1)
-    weight = (0.15 + normal(seed, time, 4) ** 2) * (0.5 + spread / spread.mean(axis=1, keepdims=True))
+    weight = (0.7 + normal(seed, time, 4) ** 2) * (0.5 + spread / spread.mean(axis=1, keepdims=True))
     if profile is not None:
         weight = weight * profile
     vwap = (bought_quote + sold_quote) / np.maximum(total, 1)
