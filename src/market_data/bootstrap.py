@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from market_data import features as feature_shelf
 from market_data import providers as provider_shelf
@@ -13,15 +14,17 @@ from market_data import rules as rule_shelf
 from market_data.config import Settings, provider_settings, reject_unknown_providers
 from market_data.model.errors import ConfigError
 from market_data.model.feature import Feature
-from market_data.model.instrument import AssetClass
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.model.rule import Rule
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Enricher
+from market_data.pipeline.status import quality_of, status_of
 from market_data.shelf import collect, collect_classes
 from market_data.storage.database import Database
 from market_data.storage.migrate import upgrade
 from market_data.storage.reader import Reader
+from market_data.storage.summaries import Summaries
 from market_data.transport.http import Http
 
 
@@ -36,6 +39,15 @@ class App:
     shelves: Shelves
     enricher: Enricher
     clock: Callable[[], datetime]
+
+    def status(self, instrument: Instrument) -> dict[str, Any]:
+        """Where an instrument stands; see `pipeline.status.status_of`."""
+        tracked = (instrument.asset_class, instrument.symbol) in set(self.settings.tracked)
+        return status_of(Summaries(self.database), instrument, self.clock(), tracked=tracked)
+
+    def quality(self, instrument: Instrument, days: int) -> dict[str, Any]:
+        """How good an instrument's data is; see `pipeline.status.quality_of`."""
+        return quality_of(Summaries(self.database), instrument, days, self.clock())
 
 
 def open_shelves() -> Shelves:
