@@ -8,6 +8,7 @@ its Python layer gives up after 10 s of crash recovery, opens parent folders for
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import logging
 import os
@@ -34,6 +35,7 @@ LOG_KEPT_BYTES: Final = 16 * 1024 * 1024
 
 # For a laptop with two cores. No parallel plans: they need /dev/shm, of which containers have 64 MB.
 SETTINGS: Final[Mapping[str, str]] = {
+    "listen_addresses": "''",
     "fsync": "on",
     "synchronous_commit": "on",
     "max_connections": "100",
@@ -97,16 +99,19 @@ class EmbeddedServer:
         Raises:
             DiskFull, MissingPrivilege, DatabaseUnavailable, SchemaMismatch: naming the log file.
         """
-        self._make_home()
-        with self._exclusive("start.lock"):
-            if self._users_lock is None:
-                self._users_lock = self._open_lock("users.lock")
-                fcntl.flock(self._users_lock, fcntl.LOCK_SH)
-            try:
-                return self._ensure_started()
-            except BaseException:
-                self._leave()
-                raise
+        with self._explained():
+            self.home.mkdir(parents=True, exist_ok=True)
+            with self._exclusive("start.lock"):
+                if self._users_lock is None:
+                    self._users_lock = self._open_lock("users.lock")
+                    fcntl.flock(self._users_lock, fcntl.LOCK_SH)
+                try:
+                    conninfo = self._ensure_started()
+                except BaseException:
+                    self._leave()
+                    raise
+        atexit.register(self.release)
+        return conninfo
 
     def conninfo(self) -> str:
         """The connection string, after reviving the server when it died; cheap while it runs.
@@ -119,13 +124,14 @@ class EmbeddedServer:
         running = Postmaster.of(self.cluster)
         if running is not None and running.ready:
             return self._conninfo(running)
-        with self._exclusive("start.lock"):
+        with self._explained(), self._exclusive("start.lock"):
             return self._ensure_started()
 
     def release(self) -> None:
         """Leave the users of the server; the last one stops it. Harmless when not acquired."""
         if self._users_lock is None:
             return
+        atexit.unregister(self.release)
         with self._exclusive("start.lock"):
             last = self._is_last_user()
             self._leave()
@@ -147,17 +153,15 @@ class EmbeddedServer:
             return False
         return True
 
-    def _make_home(self) -> None:
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain_failed_start(f"cannot make the folder {self.home}: {error}", self.log_file) from error
-
     def _open_lock(self, name: str) -> int:
+        return os.open(self.home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            return os.open(self.home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            yield
         except OSError as error:
-            raise explain_failed_start(f"cannot open {self.home / name}: {error}", self.log_file) from error
+            raise explain_failed_start(str(error), self.log_file) from error
 
     @contextmanager
     def _exclusive(self, name: str) -> Iterator[None]:
@@ -220,6 +224,9 @@ class EmbeddedServer:
     def _start(self) -> Postmaster:
         Postmaster.disarm_stale_pid(self.cluster)
         sockets = socket_folder(self.home)
+        # The folder is this cluster's alone, and no server of it runs: what is there a killed one left behind.
+        for stale in sockets.glob(".s.PGSQL.*"):
+            stale.unlink()
         self._account.give(sockets)
         conf = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
         (self.cluster / "market_data.conf").write_text("# Written at every start; use ALTER SYSTEM.\n" + conf)
@@ -228,7 +235,7 @@ class EmbeddedServer:
             self.log_file.replace(self.home / "log.old")
         server = [
             str(binaries().folder / "postgres"), "-D", str(self.cluster), "-c", f"unix_socket_directories={sockets}",
-            "-c", "unix_socket_permissions=0700", "-c", "listen_addresses=",
+            "-c", "unix_socket_permissions=0700",
         ]  # fmt: skip
         deadline = time.monotonic() + self._start_seconds
         while True:
@@ -240,7 +247,8 @@ class EmbeddedServer:
             # After a kill -9 of the postmaster its children may live on for a moment and hold the shared memory.
             if "pre-existing shared memory block" not in message or time.monotonic() > deadline:
                 raise explain_failed_start(message, self.log_file)
-            time.sleep(0.1)
+            Postmaster.end_orphans(self.cluster)
+            time.sleep(0.05)
 
     def _spawn(self, server: list[str]) -> tuple[int, int]:
         """Start the server detached from us, so that it outlives us and never becomes our zombie."""

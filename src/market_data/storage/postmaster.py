@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,6 +62,19 @@ class Postmaster:
         lines = _pid_file_lines(cluster)
         if lines and lines[0].isdigit() and _exists(int(lines[0])):
             (cluster / "postmaster.pid").write_text("\n".join([str(IMPOSSIBLE_PID), *lines[1:]]) + "\n")
+
+
+    @staticmethod
+    def end_orphans(cluster: Path) -> None:
+        """Tell children of a server that was killed to end at once, as the server would have done had it crashed.
+
+        They see its death only when they wait for something; one in the middle of a long query would keep the shared
+        memory, and with it the cluster, for hours. Where there is no /proc, we wait for them.
+        """
+        for entry in Path("/proc").glob("[0-9]*"):
+            if _is_server_of(int(entry.name), cluster):
+                with suppress(ProcessLookupError):
+                    os.kill(int(entry.name), signal.SIGQUIT)
 
 
 def explain_failed_start(message: str, log_file: Path) -> MarketDataError:
