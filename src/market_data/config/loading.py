@@ -209,7 +209,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _parse_yaml(text: str, origin: str) -> Any:
     try:
-        return yaml.load(text, _StrictLoader)
+        return yaml.load(text, _StrictLoader)  # noqa: S506  # it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{origin} is not valid YAML{line}: {error.problem}") from None

@@ -37,9 +37,9 @@ class DatabaseSettings(Section):
     """Where the data is kept."""
 
     url: SecretStr | None
-    """Address of a PostgreSQL server, ``postgresql://user:password@host:port/name``; null: a private one in data_dir."""
+    """A PostgreSQL server, ``postgresql://user:password@host:port/name``; null: a private one in data_dir."""
     data_dir: Path | None
-    """Folder of the private PostgreSQL; null: ``market-data`` in the user's data folder. The sandbox adds ``-sandbox``."""
+    """Folder of the private PostgreSQL; null: the user's data folder. The sandbox adds ``-sandbox`` to its name."""
     pool_size: Annotated[int, Field(ge=1, le=100)]
     """Most connections one process opens."""
     sandbox: bool
@@ -73,12 +73,6 @@ class PipelineSettings(Section):
     """Threads that compute features."""
     max_concurrent_symbols: Count
     """Symbols worked on at the same time."""
-    max_retries: Annotated[int, Field(ge=0)]
-    """How often a request is tried again after a failure that may pass."""
-    breaker_failures: Count
-    """Consecutive failures after which a provider is left alone."""
-    breaker_seconds: Annotated[float, Field(gt=0)]
-    """How long a failing provider is left alone before it is tried again, in seconds."""
     backfill_hour: Hour
     """Hour (UTC) of the scheduled backfill."""
     backfill_minute: Minute
@@ -96,12 +90,10 @@ class EnrichmentSettings(Section):
     """Hour (UTC) of the daily enrichment of stocks and ETFs."""
     enrichment_minute: Minute
     """Minute of the daily enrichment of stocks and ETFs."""
+    max_retries: Annotated[int, Field(ge=0)]
+    """How often a scheduled enrichment that failed is tried again."""
     crypto_minute: Minute
     """Minute of every hour at which crypto is enriched."""
-    first_days: Count
-    """Days fetched of a series that has no candle yet, when no start is given."""
-    reread_candles: Annotated[int, Field(ge=0)]
-    """Stored candles read again at the end of a series, to catch corrections of the source."""
 
 
 class Freshness(Section):

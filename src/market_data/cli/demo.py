@@ -1,0 +1,182 @@
+"""``demo``: the whole story on five instruments in seconds, shown in one screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from market_data.cli.arguments import Json
+from market_data.cli.chart import price_chart, sparkline
+from market_data.cli.enriching import as_fields, finish, run
+from market_data.cli.figures import seconds
+from market_data.cli.invocation import Invocation, now
+from market_data.cli.output import console, print_json, print_rows, say
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import Timeframe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from market_data.bootstrap import App
+    from market_data.pipeline.enrich import SeriesReport
+
+SHOWN_FEATURES: Final = (
+    "close",
+    "return_1d",
+    "volatility_20",
+    "atr",
+    "sma_20",
+    "volume_spike_score",
+    "trend_direction",
+)
+CHART_OF: Final = "BTC 1d"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Instruments, timeframes and range of one part of the demo."""
+
+    instruments: tuple[Instrument, ...]
+    timeframes: tuple[Timeframe, ...]
+    start: datetime
+    end: datetime
+
+
+# In the sandbox: where all five are recorded, with Coca-Cola's split of August 2012.
+RECORDED: Final = (
+    Part(
+        (Instrument("BTC", AssetClass.CRYPTO),),
+        (Timeframe.H1, Timeframe.H4, Timeframe.D1),
+        datetime(2018, 10, 1, tzinfo=UTC),
+        datetime(2019, 10, 1, tzinfo=UTC),
+    ),
+    Part(
+        tuple(Instrument(symbol, AssetClass.STOCK) for symbol in ("MSFT", "KO", "IBM", "AAPL")),
+        (Timeframe.D1, Timeframe.W1),
+        datetime(2012, 1, 1, tzinfo=UTC),
+        datetime(2013, 3, 1, tzinfo=UTC),
+    ),
+)
+
+
+def demo(context: typer.Context, as_json: Json = False) -> None:
+    """Show the whole story on five instruments in seconds.
+
+    Enriches BTC (1h, 4h, 1d) and four stocks (1d, 1w); with --sandbox from recordings, without network and keys.
+    """
+    invocation: Invocation = context.obj
+    parts = RECORDED if invocation.sandbox else _last_year(now())
+    begun = time.perf_counter()
+    with invocation.app(asks_providers=True) as app:
+        ready = time.perf_counter()
+        reports = [
+            report for part in parts for report in run(app, part.instruments, part.timeframes, part.start, part.end)
+        ]
+        done = time.perf_counter()
+        frames = [_stored(app, report) for report in reports]
+        where = app.database.server.home.parent if app.database.server else app.database.name
+    if as_json:
+        print_json([_as_json(report, frame) for report, frame in zip(reports, frames, strict=True)])
+    else:
+        _show(parts, reports, frames)
+        total = sum(report.counts.fetched for report in reports)
+        typer.echo(
+            f"{total:,} candles in {seconds(done - ready)} after {seconds(ready - begun)} to start; "
+            f"{_split(reports)}.\nStored in {where}."
+        )
+        option = " --sandbox" if invocation.sandbox else ""
+        say(f"Look further: market-data{option} features BTC 1h · status KO · quality MSFT · demo again")
+    finish(reports, notes=not as_json)
+
+
+def _last_year(moment: datetime) -> tuple[Part, ...]:
+    end = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    return tuple(replace(part, start=end - timedelta(days=365), end=end) for part in RECORDED)
+
+
+def _stored(app: App, report: SeriesReport) -> pl.DataFrame:
+    return app.reader.features(report.series, report.span)
+
+
+def _quality(frame: pl.DataFrame) -> float | None:
+    scores = [score for score in frame["quality_score"].to_list() if score is not None]
+    return float(sum(scores)) / len(scores) if scores else None
+
+
+def _last(frame: pl.DataFrame) -> dict[str, Any]:
+    return frame.row(-1, named=True) if frame.height else {}
+
+
+def _closes(frame: pl.DataFrame) -> list[float]:
+    return [float(close) for close in frame["close"].to_list()]
+
+
+def _as_json(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
+    last = _last(frame)
+    return {
+        **as_fields(report),
+        "candles": frame.height,
+        "quality_score": _quality(frame),
+        "last": {"timestamp": last.get("timestamp"), **{name: last.get(name) for name in SHOWN_FEATURES}},
+    }
+
+
+def _show(parts: Sequence[Part], reports: Sequence[SeriesReport], frames: Sequence[pl.DataFrame]) -> None:
+    for part in parts:
+        names = ", ".join(instrument.symbol for instrument in part.instruments)
+        typer.echo(f"{names}: {' '.join(part.timeframes)} from {part.start:%Y-%m-%d} to {part.end:%Y-%m-%d}")
+    typer.echo()
+    pairs = list(zip(reports, frames, strict=True))
+    print_rows("Fetched, checked, stored", [_line(report, frame) for report, frame in pairs])
+    print_rows(
+        "Newest features (returns and volatility in %)", [_feature_line(report, frame) for report, frame in pairs]
+    )
+    for report, frame in pairs:
+        if str(report.series) == CHART_OF and frame.height:
+            drawn = price_chart(frame["timestamp"].to_list(), _closes(frame), console().width)
+            if drawn:
+                typer.echo(f"{report.series}, close\n{drawn}\n")
+
+
+def _line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
+    counts = report.counts
+    quality = _quality(frame)
+    return {
+        "series": str(report.series),
+        "source": report.sources,
+        "candles": frame.height,
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "unchanged": counts.unchanged,
+        "gaps": report.gaps if report.error is None else None,
+        "quality": None if quality is None else f"{quality:.3f}",
+        "time": seconds(sum(report.seconds.values())),
+    }
+
+
+def _feature_line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
+    last = _last(frame)
+    short = {
+        "return_1d": "return",
+        "volatility_20": "vol 20",
+        "volume_spike_score": "spike",
+        "trend_direction": "trend",
+    }
+    line: dict[str, Any] = {"series": str(report.series)}
+    for name in SHOWN_FEATURES:
+        value = last.get(name)
+        line[short.get(name, name)] = f"{value:,.2f}" if isinstance(value, float) else value
+    return {**line, "price": sparkline(_closes(frame))}
+
+
+def _split(reports: Sequence[SeriesReport]) -> str:
+    stages: dict[str, float] = {}
+    for report in reports:
+        for stage, spent in report.seconds.items():
+            stages[stage] = stages.get(stage, 0.0) + spent
+    return ", ".join(f"{stage} {seconds(spent)}" for stage, spent in stages.items())

@@ -1,0 +1,137 @@
+"""``enrich``: fetch, check, compute and store candles, then say what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from market_data.cli.arguments import (
+    TIMEFRAMES,
+    AssetClassName,
+    End,
+    Json,
+    Start,
+    parse_instruments,
+    parse_range,
+    parse_timeframes,
+)
+from market_data.cli.figures import seconds
+from market_data.cli.invocation import Invocation, now
+from market_data.cli.output import print_json, print_rows, say
+from market_data.cli.program import FAILED, PARTLY_DONE, print_error
+from market_data.cli.progress import series_bars
+from market_data.model.instrument import Instrument
+from market_data.model.timeframe import Timeframe
+
+if TYPE_CHECKING:
+    from market_data.bootstrap import App
+    from market_data.pipeline.enrich import SeriesReport
+
+
+def enrich(
+    context: typer.Context,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(metavar="SYMBOL...", help="One or more symbols: BTC AAPL BRK.B.")
+    ] = None,
+    asset_class: AssetClassName = None,
+    timeframe: Annotated[
+        list[str] | None,
+        typer.Option("--timeframe", "-t", metavar="TF", help=f"{TIMEFRAMES}; may be repeated. [default: 1d]"),
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch, check and store candles with their features.
+
+    Without --start a series continues from its last stored candle, reading the newest ones again for corrections.
+    """
+    invocation: Invocation = context.obj
+    timeframes = parse_timeframes(timeframe)
+    first, last = parse_range(start, end, now())
+    instruments = parse_instruments(symbols, asset_class, invocation.settings())
+    with invocation.app(asks_providers=True) as app:
+        reports = run(app, instruments, timeframes, first, last)
+        quality = {report.series: quality_of(app, report) for report in reports}
+    if as_json:
+        print_json([as_fields(report) | {"quality_score": quality[report.series]} for report in reports])
+    else:
+        print_rows(None, [as_line(report) | {"quality": quality[report.series]} for report in reports])
+    finish(reports, notes=not as_json)
+
+
+def run(
+    app: App,
+    instruments: Sequence[Instrument],
+    timeframes: Sequence[Timeframe],
+    start: datetime | None,
+    end: datetime | None,
+) -> list[SeriesReport]:
+    """Enriches with a progress bar per series; one report per series."""
+    import asyncio
+
+    with series_bars() as step:
+        return asyncio.run(app.enricher.enrich(instruments, timeframes, start, end, step))
+
+
+def quality_of(app: App, report: SeriesReport) -> float | None:
+    """Average quality score of the stored candles of the range, None when there are none."""
+    if report.span is None:
+        return None
+    scores = app.reader.features(report.series, report.span)["quality_score"]
+    mean = scores.mean()
+    return float(str(mean)) if mean is not None else None
+
+
+def as_line(report: SeriesReport) -> dict[str, Any]:
+    """A report as a line of a table."""
+    counts = report.counts
+    return {
+        "series": str(report.series),
+        "source": report.sources,
+        "candles": counts.fetched,
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "unchanged": counts.unchanged,
+        "kept": counts.kept,
+        "rejected": counts.rejected,
+        "gaps": report.gaps if report.error is None else None,
+        "time": seconds(sum(report.seconds.values())),
+    }
+
+
+def as_fields(report: SeriesReport) -> dict[str, Any]:
+    """A report as JSON."""
+    counts = report.counts
+    return {
+        "symbol": report.series.symbol,
+        "asset_class": report.series.asset_class,
+        "timeframe": report.series.timeframe,
+        "start": report.span.start if report.span else None,
+        "end": report.span.end if report.span else None,
+        "sources": report.sources,
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "unchanged": counts.unchanged,
+        "kept": counts.kept,
+        "rejected": counts.rejected,
+        "gaps": report.gaps,
+        "seconds": report.seconds,
+        "notes": report.notes,
+        "error": str(report.error) if report.error else None,
+    }
+
+
+def finish(reports: Sequence[SeriesReport], *, notes: bool) -> None:
+    """Tells what went wrong, one line each, and exits 1 when all of it did, 3 when some did."""
+    if notes:
+        for note in dict.fromkeys(note for report in reports for note in report.notes):
+            say(f"note: {note}")
+    failed = [report for report in reports if report.error is not None]
+    for report in failed:
+        print_error(f"{report.series}: {report.error}")
+    if failed:
+        raise typer.Exit(FAILED if len(failed) == len(reports) else PARTLY_DONE)

@@ -1,0 +1,83 @@
+"""Where output goes: data to stdout as tables or JSON, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from market_data.cli.figures import column, jsonable, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Text that is piped is never cut to the width of a terminal that is not there.
+PIPED_WIDTH: Final = 400
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console on stdout or stderr; plain and wide when that is not a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(message: str) -> None:
+    """A remark for the person at the terminal, on stderr."""
+    typer.secho(message, err=True, dim=sys.stderr.isatty())
+
+
+def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """A table with one line per row; numbers to the right, headings from the keys.
+
+    Args:
+        title: Line above the table; None for none.
+        rows: All with the same keys.
+        columns: The keys to show, in order; None shows all of the first row.
+    """
+    from rich import box
+    from rich.table import Table
+
+    names = list(columns if columns is not None else (rows[0] if rows else ()))
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    cells: list[list[str]] = []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        text = any(isinstance(value, str | list | tuple) for value in values)
+        table.add_column(name.replace("_", " "), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+        cells.append(column(values))
+    for line in zip(*cells, strict=True):
+        table.add_row(*line)
+    console().print(table)
+
+
+def print_fields(title: str, fields: Mapping[str, Any]) -> None:
+    """Names and values, one pair per line."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name.replace("_", " "), shown(value))
+    console().print(table)
+
+
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """A spinner on stderr while the block runs; nothing where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(message):
+        yield

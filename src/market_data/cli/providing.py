@@ -1,0 +1,100 @@
+"""``providers``: what each source serves, and whether it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from market_data.cli.arguments import Json
+from market_data.cli.invocation import Invocation
+from market_data.cli.output import print_json, print_rows, waiting
+from market_data.model.errors import MarketDataError
+from market_data.model.instrument import AssetClass, Instrument
+
+if TYPE_CHECKING:
+    from market_data.config import Settings
+    from market_data.model.provider import Provider
+
+CHECK_SECONDS: Final = 10.0
+
+
+def providers(
+    context: typer.Context,
+    check: Annotated[bool, typer.Option(help="Ask each source for one symbol to see whether it answers.")] = True,
+    as_json: Json = False,
+) -> None:
+    """List the sources, what they serve and whether they answer."""
+    invocation: Invocation = context.obj
+    with invocation.sources() as (settings, found):
+        answers: dict[str, str] = {}
+        if check:
+            import asyncio
+
+            with waiting("asking the sources"):
+                answers = asyncio.run(_ask_all(found, settings))
+        rows = [row for name, provider in found.items() for row in _rows(name, provider, answers.get(name))]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(None, rows)
+
+
+def _rows(name: str, provider: Provider, answer: str | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "provider": name,
+            "dataset": capability.dataset.name,
+            "asset_classes": sorted(capability.asset_classes),
+            "timeframes": [timeframe.value for timeframe in _in_order(capability.timeframes)],
+            "history": _history(capability.reach),
+            "live": capability.live,
+            "state": provider.ready or answer or "not checked",
+        }
+        for capability in provider.capabilities
+    ]
+
+
+def _in_order(timeframes: Any) -> list[Any]:
+    return sorted(timeframes, key=lambda timeframe: timeframe.duration)
+
+
+def _history(reach: Mapping[Any, Any]) -> str:
+    if not reach:
+        return "all"
+    return ", ".join(f"{timeframe or 'every'} {span.days} d" for timeframe, span in reach.items())
+
+
+async def _ask_all(found: Mapping[str, Provider], settings: Settings) -> dict[str, str]:
+    import asyncio
+
+    answers = await asyncio.gather(*(_ask(provider, settings) for provider in found.values()))
+    return dict(zip(found, answers, strict=True))
+
+
+async def _ask(provider: Provider, settings: Settings) -> str:
+    if provider.ready is not None:
+        return provider.ready
+    served = {asset_class for capability in provider.capabilities for asset_class in capability.asset_classes}
+    tracked = [Instrument(symbol, group) for group, symbol in settings.tracked if group in served]
+    instrument = tracked[0] if tracked else Instrument(*_USUAL[min(served)])
+    import asyncio
+
+    begun = time.perf_counter()
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            listing = await provider.resolve(instrument)
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS:.0f} s"
+    except MarketDataError as error:
+        return f"{type(error).__name__}: {error}"
+    return f"answers in {(time.perf_counter() - begun) * 1000:.0f} ms ({instrument.symbol} is {listing.raw_symbol})"
+
+
+_USUAL: Final = {
+    AssetClass.STOCK: ("AAPL", AssetClass.STOCK),
+    AssetClass.ETF: ("SPY", AssetClass.ETF),
+    AssetClass.CRYPTO: ("BTC", AssetClass.CRYPTO),
+}

@@ -1,0 +1,200 @@
+"""``status``, ``quality`` and ``features``: what is stored."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from market_data.cli.arguments import (
+    TIMEFRAMES,
+    AssetClassName,
+    End,
+    Json,
+    Out,
+    Start,
+    Symbol,
+    parse_instruments,
+    parse_range,
+    parse_timeframes,
+    stored_range,
+)
+from market_data.cli.figures import plain, shown
+from market_data.cli.invocation import Invocation, now
+from market_data.cli.output import print_fields, print_json, print_rows, say
+from market_data.model.errors import MarketDataError, UsageError
+from market_data.model.instrument import Series
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# Shown first in a terminal; what fits of the others follows.
+FIRST_COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
+LAST_COLUMNS: Final = ("symbol", "asset_class", "timeframe", "revision", "amended_from", "fetched_at", "computed_at")
+
+
+class Format(StrEnum):
+    """How features are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def status(context: typer.Context, symbol: Symbol, asset_class: AssetClassName = None, as_json: Json = False) -> None:
+    """Say how up to date and how good a symbol's data is."""
+    invocation: Invocation = context.obj
+    (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    with invocation.app() as app:
+        found = app.reader.status(instrument, now())
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(str(instrument), found)
+
+
+def quality(
+    context: typer.Context,
+    symbol: Symbol,
+    asset_class: AssetClassName = None,
+    days: Annotated[int, typer.Option(min=1, max=365, help="How many days back.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Show checks, gaps and scores per day, and recent fetches."""
+    invocation: Invocation = context.obj
+    (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    with invocation.app() as app:
+        found = app.reader.quality(instrument, days, now())
+    if as_json:
+        print_json(found)
+        return
+    print_fields(f"{instrument}, last {days} days", found["summary"])
+    if found["daily_metrics"]:
+        print_rows("Per day", found["daily_metrics"])
+    if found["recent_fetch_logs"]:
+        print_rows("Newest fetches", found["recent_fetch_logs"])
+
+
+def features(
+    context: typer.Context,
+    symbol: Symbol,
+    timeframe: Annotated[str, typer.Argument(metavar="TIMEFRAME", help=TIMEFRAMES)],
+    asset_class: AssetClassName = None,
+    start: Start = None,
+    end: End = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Newest candles only. [default: 20 in a table]")] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this column; may be repeated.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", "-f", help="How to write them.")] = Format.TABLE,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Show candles with features and provenance, or export them."""
+    invocation: Invocation = context.obj
+    (parsed,) = parse_timeframes([timeframe])
+    first, last = parse_range(start, end, now())
+    (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    form = Format.JSON if as_json else form
+    _check_target(form, out)
+    if form is Format.TABLE and limit is None:
+        limit = 20
+    with invocation.app() as app:
+        frame = app.reader.features(Series(instrument, parsed), stored_range(first, last), limit=limit)
+    frame = _chosen(frame, columns)
+    if form is Format.TABLE:
+        _print_table(str(Series(instrument, parsed)), frame, all_columns=bool(columns))
+    else:
+        _write(frame, form, out)
+
+
+def _check_target(form: Format, out: Path | None) -> None:
+    if form is Format.PARQUET and out is None:
+        raise UsageError("--format parquet is binary: name a file with --out FILE")
+    if form is Format.TABLE and out is not None:
+        raise UsageError("--out needs --format json, csv or parquet")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}")
+
+
+def _chosen(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
+    if not columns:
+        return frame
+    names = list(dict.fromkeys(["timestamp", *columns]))
+    if unknown := [name for name in names if name not in frame.columns]:
+        raise UsageError(f"Unknown columns {unknown}. Valid: {', '.join(frame.columns)}")
+    return frame.select(names)
+
+
+def _print_table(title: str, frame: pl.DataFrame, *, all_columns: bool) -> None:
+    import shutil
+    import sys
+
+    if frame.is_empty():
+        say(f"{title}: no candles stored; fetch them with 'market-data enrich'")
+        return
+    names = frame.columns if all_columns else _ordered(frame)
+    rows = frame.to_dicts()
+    if not all_columns and sys.stdout.isatty():
+        names, left = _fitting(names, rows, shutil.get_terminal_size().columns)
+        print_rows(title, rows, names)
+        if left:
+            say(f"{len(left)} more columns: --format csv shows all, --column NAME picks; {', '.join(left)}")
+        return
+    print_rows(title, rows, names)
+
+
+def _ordered(frame: pl.DataFrame) -> list[str]:
+    """Candle first, then what has values, then what is the same everywhere."""
+    middle = [name for name in frame.columns if name not in FIRST_COLUMNS + LAST_COLUMNS]
+    middle.sort(key=lambda name: bool(frame[name].is_null().all()))
+    return [name for name in (*FIRST_COLUMNS, *middle, *LAST_COLUMNS) if name in frame.columns]
+
+
+def _fitting(names: list[str], rows: list[dict[str, object]], width: int) -> tuple[list[str], list[str]]:
+    kept: list[str] = []
+    for position, name in enumerate(names):
+        width -= 2 + max(len(name), *(len(shown(row[name])) for row in rows))
+        if width < 0 and len(kept) >= len(FIRST_COLUMNS):
+            return kept, names[position:]
+        kept.append(name)
+    return kept, []
+
+
+def _write(frame: pl.DataFrame, form: Format, out: Path | None) -> None:
+    try:
+        if form is Format.PARQUET:
+            frame.write_parquet(out)  # type: ignore[arg-type]  # checked: it is given
+        elif form is Format.CSV:
+            text = _with_plain_decimals(frame).write_csv()
+            typer.echo(text, nl=False) if out is None else out.write_text(text, encoding="utf-8")
+        elif out is None:
+            print_json(frame.to_dicts())
+        else:
+            import json
+
+            from market_data.cli.figures import jsonable
+
+            out.write_text(json.dumps(jsonable(frame.to_dicts()), allow_nan=False), encoding="utf-8")
+    except OSError as error:
+        raise MarketDataError(
+            f"Cannot write {out}: {error.strerror or error}; free some space or name another --out"
+        ) from None
+    if out is not None:
+        say(f"{frame.height:,} candles written to {out}")
+
+
+def _with_plain_decimals(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    def text(value: object) -> str:
+        return f"{plain(value):f}"  # type: ignore[arg-type]
+
+    exact = [name for name, kind in frame.schema.items() if kind.is_decimal()]
+    times = [
+        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ") for name, kind in frame.schema.items() if kind == pl.Datetime
+    ]
+    return frame.with_columns(*(pl.col(name).map_elements(text, return_dtype=pl.String) for name in exact), *times)
