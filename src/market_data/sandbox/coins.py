@@ -110,6 +110,7 @@ class CoinHistory:
         return with_flow(Block(hours.time, values), hours.volume, hours.quote, float(size.mean()), self._seeds["past"])
 
     def _days_of_model(self, until: int) -> Block:
+        until = max(until, self.modelled_from + DAY)
         if self._modelled is None or until > self._horizon:
             self._horizon = until // HORIZON_STEP * HORIZON_STEP + HORIZON_STEP
             self._modelled = self._walk(self._horizon)

@@ -55,7 +55,7 @@ def _decimals(price: float) -> tuple[int, int]:
     for limit, decimals in ((1000, (2, 3)), (100, (2, 3)), (10, (3, 2)), (1, (4, 1)), (0.1, (5, 0)), (0.001, (6, 0))):
         if price >= limit:
             return decimals
-    return (10, 0)
+    return (8, 0)
 
 
 def _coin(symbol: str, name: str, price: float, turnover: float, **more: object) -> Coin:
@@ -70,7 +70,7 @@ def _coin(symbol: str, name: str, price: float, turnover: float, **more: object)
     return Coin(symbol=symbol, name=name, turnover=turnover, **(given | more))  # type: ignore[arg-type]
 
 
-# symbol, name, about what price, dollars traded a day
+# symbol, name, about what price, dollars traded a day: modest, so that a year's quote value in ticks fits 64 bits.
 _MODELLED = """
 BNB BNB 320 9e8|SOL Solana 95 2e9|XRP XRP 0.62 1.5e9|ADA Cardano 0.45 6e8|DOGE Dogecoin 0.11 9e8|AVAX Avalanche 28 4e8
 DOT Polkadot 6.5 2e8|LINK Chainlink 14 5e8|TRX TRON 0.12 4e8|LTC Litecoin 85 4e8|BCH Bitcoin_Cash 310 3e8|NEAR NEAR 4.5 3e8
@@ -87,15 +87,15 @@ WLD Worldcoin 2.4 2e8|LDO Lido 1.7 1e8|FET Fetch 1.1 1e8
 
 COINS: tuple[Coin, ...] = (
     Coin(
-        symbol="BTC", name="Bitcoin", price_decimals=2, volume_decimals=5, start=8000, level=38_000, turnover=9e9,
+        symbol="BTC", name="Bitcoin", price_decimals=2, volume_decimals=5, start=8000, level=38_000, turnover=1.8e9,
         deviation=0.025, listed=date(2017, 7, 1), recorded=True,
     ),
     Coin(
-        symbol="ETH", name="Ethereum", price_decimals=2, volume_decimals=4, start=300, level=1900, turnover=5e9,
+        symbol="ETH", name="Ethereum", price_decimals=2, volume_decimals=4, start=300, level=1900, turnover=1.2e9,
         deviation=0.03, listed=date(2017, 8, 17),
     ),
-    _coin("PEPE", "Pepe", 0.0000085, 6e8, listed=date(2023, 5, 5), lot=1000),
-    _coin("SHIB", "Shiba Inu", 0.0000145, 4e8, listed=date(2021, 5, 10), lot=1000),
+    _coin("PEPE", "Pepe", 0.0000085, 1.5e8, listed=date(2023, 5, 5), lot=1000),
+    _coin("SHIB", "Shiba Inu", 0.0000145, 1e8, listed=date(2021, 5, 10), lot=1000),
     *(
         _coin(symbol, name.replace("_", " "), float(price), float(turnover))
         for symbol, name, price, turnover in (

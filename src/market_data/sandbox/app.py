@@ -1,0 +1,31 @@
+"""The three sources behind one door: an ASGI application."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+
+from market_data.sandbox.binance import FUTURES, SPOT, BinanceHouse
+from market_data.sandbox.faults import Application, FaultyDoor, parse_faults
+from market_data.sandbox.limits import Weights
+from market_data.sandbox.marketplace import Marketplace
+from market_data.sandbox.massive import MassiveHouse
+from market_data.sandbox.yahoo import YahooHouse
+
+
+def create_app(market: Marketplace | None = None, *, faults: str = "", limits: bool = True) -> Application:
+    """The sandbox's application.
+
+    Args:
+        market: the histories, with their seed and clock; the default seed and the real clock when None.
+        faults: shares by fault, like ``429:0.1,drop:0.01``.
+        limits: whether Binance's request weight is enforced; it is reported either way.
+
+    Raises:
+        UsageError: for a fault that does not exist.
+    """
+    market = market or Marketplace()
+    shares = parse_faults(faults)
+    houses = [BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits)) for venue in (FUTURES, SPOT)]
+    routes = [route for house in (*houses, MassiveHouse(market), YahooHouse(market)) for route in house.routes()]
+    app: Application = Starlette(routes=routes)
+    return FaultyDoor(app, shares, market.seed) if shares else app
