@@ -57,7 +57,9 @@ def _weighted_price() -> pl.Expr:
     price, volume = pl.col("vwap"), pl.col("volume")
     known = (price.is_not_null() | (volume == 0)).all()
     weight = volume.filter(price.is_not_null()).sum()
-    return pl.when(known & (weight > 0)).then((price * volume).sum() / weight).alias("vwap")
+    # Null, not zero, where it is of no use: dividing by zero fails even in a branch not taken.
+    usable = pl.when(known & (weight > 0)).then(weight)
+    return ((price * volume).sum() / usable).alias("vwap")
 
 
 def _joined_notes() -> pl.Expr:

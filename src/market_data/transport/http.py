@@ -27,7 +27,7 @@ class Dialect:
 
     classify: Callable[[Response], MarketDataError | None]
     """The error an answer means, None when it is good."""
-    quota: Callable[[Response], tuple[float, float] | None] = lambda response: None
+    quota: Callable[[Response], tuple[float, float] | None] = lambda _: None
     """(used, allowed) of the source's own limit as its headers tell, None when they do not."""
     browser: bool = False
     """Whether the source refuses clients without a browser's fingerprint."""

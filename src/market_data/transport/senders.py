@@ -94,7 +94,7 @@ class HttpxSender:
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
             # The total limit is ours; httpx would count each read anew.
-            timeout=None,
+            timeout=None,  # noqa: S113
         )
 
     async def send(self, request: Request) -> Response:
@@ -103,7 +103,9 @@ class HttpxSender:
         try:
             async with (
                 asyncio.timeout(request.timeout_seconds),
-                self._client.stream("GET", request.url, params=request.params, headers=request.headers) as answer,
+                self._client.stream(
+                    "GET", request.url, params=request.params or None, headers=request.headers
+                ) as answer,
             ):
                 encoding = answer.headers.get("content-encoding", "identity")
                 # The stream as it comes: httpx would unpack each chunk whole.
@@ -140,7 +142,7 @@ class BrowserSender:
             async with asyncio.timeout(request.timeout_seconds):
                 answer = await self._session.get(
                     request.url,
-                    params=dict(request.params),
+                    params=dict(request.params) or None,
                     headers=dict(request.headers),
                     stream=True,
                     timeout=request.timeout_seconds,

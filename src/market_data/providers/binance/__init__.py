@@ -21,9 +21,10 @@ from market_data.model.provider import Capability, Page, Provider, ProviderSetti
 from market_data.model.session import grid
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros
 from market_data.providers.binance.markets import SPOT_MARKET, USD_M, Contract, Market, find, parse_contracts
-from market_data.providers.binance.parse import load_json, parse_klines
+from market_data.providers.binance.parse import parse_klines
 from market_data.transport.http import Http
 from market_data.transport.ordered import fetch_ordered
+from market_data.transport.payload import load_json
 from market_data.transport.senders import Response
 
 MILLISECOND = timedelta(milliseconds=1)

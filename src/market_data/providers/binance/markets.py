@@ -11,8 +11,8 @@ from market_data.model.errors import MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.timeframe import EPOCH
 from market_data.providers.binance.dialect import FUTURES, SPOT
-from market_data.providers.binance.parse import load_json
 from market_data.transport.http import Dialect
+from market_data.transport.payload import load_json
 
 # What a canonical crypto symbol is quoted in, best first.
 QUOTE_ASSETS: Final = ("USDT", "USDC", "FDUSD", "USD")

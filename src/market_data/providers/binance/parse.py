@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from market_data.model.dataset import CANDLES, EXACT, UTC_MICROS
 from market_data.model.errors import MalformedPayload
+from market_data.transport.payload import exact_column, load_json, require_columns
 
 # Row layout: https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api/Kline-Candlestick-Data
 KLINE_FIELDS: Final[dict[str, pl.DataType]] = {
@@ -86,42 +86,7 @@ def _read_strictly(body: bytes) -> pl.DataFrame:
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) < len(KLINE_FIELDS) - 1:
             raise MalformedPayload(f"kline {number} is not a row of {len(KLINE_FIELDS)} values: {str(row)[:200]}")
-    columns = {
-        name: exact_series(name, [row[place] for row in rows], dtype)
-        for place, (name, dtype) in enumerate(KLINE_FIELDS.items())
-        if name != "ignored"
-    }
-    return pl.DataFrame(columns)
-
-
-def load_json(body: bytes) -> Any:
-    """The decoded body; numbers as the text that was sent.
-
-    Raises:
-        MalformedPayload: when it is not JSON.
-    """
-    try:
-        return json.loads(body, parse_float=str, parse_int=str, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        start = body[:100].decode("utf-8", "replace")
-        raise MalformedPayload(f"not JSON ({error}): {start!r}") from None
-
-
-def exact_series(name: str, values: list[Any], dtype: Any) -> pl.Series:
-    """Texts of numbers as an exact column without nulls.
-
-    Raises:
-        MalformedPayload: naming the first value that is not a number.
-    """
-    for number, value in enumerate(values):
-        if not isinstance(value, str):
-            raise MalformedPayload(f"{name} of row {number} is not a number: {value!r}")
-    column = pl.Series(name, values, dtype=pl.String).cast(dtype, strict=False)
-    if column.null_count():
-        wrong = values[column.is_null().arg_max() or 0]
-        raise MalformedPayload(f"{name} is not a number: {wrong!r}")
-    return column
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    fields = [(place, *field) for place, field in enumerate(KLINE_FIELDS.items()) if field[0] != "ignored"]
+    frame = pl.DataFrame([exact_column(name, [row[place] for row in rows], dtype) for place, name, dtype in fields])
+    require_columns(frame, frame.columns)
+    return frame

@@ -1,0 +1,52 @@
+"""How Massive (formerly Polygon.io) says no."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from market_data.model.errors import (
+    BadCredentials,
+    MarketDataError,
+    NotEntitled,
+    ProviderUnavailable,
+    RateLimited,
+    UnknownInstrument,
+    UnsupportedRequest,
+)
+from market_data.transport.http import Dialect
+from market_data.transport.senders import Response
+
+BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
+    401: BadCredentials,
+    403: NotEntitled,
+    404: UnknownInstrument,
+    408: ProviderUnavailable,
+    # The official client tries these again too: 413 is answered under load, 499 when it gave up on itself.
+    413: ProviderUnavailable,
+    499: ProviderUnavailable,
+}
+
+
+def classify(response: Response) -> MarketDataError | None:
+    """The error an answer means; None when it is good."""
+    if response.status == 200:
+        return None
+    message = f"polygon answered {response.status}: {_text(response)}"
+    if response.status == 429:
+        return RateLimited(message, retry_after=response.retry_after)
+    if response.status in BY_STATUS:
+        return BY_STATUS[response.status](message)
+    return ProviderUnavailable(message) if response.status >= 500 else UnsupportedRequest(message)
+
+
+def _text(response: Response) -> str:
+    try:
+        answer: Any = json.loads(response.body)
+        # A refusal for lack of entitlement has "message" where other errors have "error".
+        return str(answer.get("error") or answer["message"])
+    except (ValueError, AttributeError, KeyError, RecursionError):
+        return response.excerpt()
+
+
+MASSIVE = Dialect(classify=classify)
