@@ -25,7 +25,8 @@ def create_app(market: Marketplace | None = None, *, faults: str = "", limits: b
     """
     market = market or Marketplace()
     shares = parse_faults(faults)
-    houses = [BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits)) for venue in (FUTURES, SPOT)]
-    routes = [route for house in (*houses, MassiveHouse(market), YahooHouse(market)) for route in house.routes()]
+    routes = [*MassiveHouse(market).routes(), *YahooHouse(market).routes()]
+    for venue in (FUTURES, SPOT):
+        routes += BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits)).routes()
     app: Application = Starlette(routes=routes)
     return FaultyDoor(app, shares, market.seed) if shares else app

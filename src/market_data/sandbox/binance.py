@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -137,16 +138,17 @@ class BinanceHouse:
         return value // 1000 if value is not None and value >= FIRST_MICROSECOND else value
 
     def candles(self, history: CoinHistory, interval: str, first: int, after: int, unit: int = 1) -> bytes:
-        """Rows of candles that open in [first, after), each followed by a comma; ``unit`` ticks per ms in their times."""
+        """Rows of candles that open in [first, after), each followed by a comma; times in 1/``unit`` ms."""
         span, now = BINANCE[interval], self.market.now()
         closed = min(after, span.floor_one(now))
         pieces = []
         if unit == 1 and span.unit in CHUNK:
             length = CHUNK[span.unit]
-            for at in range(first // length * length, closed, length):
-                pieces.append(self._chunk(history, interval, at, length).between(first, closed))
+            starts = range(first // length * length, closed, length)
+            pieces += [self._chunk(history, interval, at, length).between(first, closed) for at in starts]
         elif first < closed:
-            pieces.append(self._text(history, self._block(history, span, first, closed, now), span, unit).between(0, now))
+            past = self._block(history, span, first, closed, now)
+            pieces.append(self._text(history, past, span, unit).between(0, now))
         if after > closed and first <= closed:
             forming = self._block(history, span, closed, span.after(closed), now)
             pieces.append(self._text(history, forming, span, unit).between(0, now))
@@ -165,12 +167,11 @@ class BinanceHouse:
 
     def _text(self, history: CoinHistory, block: Block, span: Span, unit: int) -> Rows:
         price, volume = self.venue.decimals(history.coin)
+        ends = block.time + span.length
         if span.months:
-            ends = [span.after(int(opened)) for opened in block.time]
-        else:
-            ends = block.time + span.length
+            ends = np.array([span.after(int(opened)) for opened in block.time], np.int64)
         columns = {
-            "t": block.time * unit, "e": [e * unit - 1 for e in ends] if span.months else ends * unit - 1,
+            "t": block.time * unit, "e": ends * unit - 1,
             "o": block.values[0], "h": block.values[1], "l": block.values[2], "c": block.values[3],
             "v": block.volume, "q": block.quote, "n": block.values[8], "b": block.values[4], "y": block.values[6],
         }  # fmt: skip

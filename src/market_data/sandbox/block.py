@@ -26,9 +26,9 @@ WEEK = 7 * DAY
 class Block:
     """Candles in time order.
 
-    ``time``: open times, int64 milliseconds UTC, shape (n,). ``values``: int64, shape (9, n), rows OPEN … TRADES: prices
-    in price ticks, volumes taken by buyers and by sellers in volume ticks, their quote value in price tick × volume
-    tick, number of trades.
+    ``time``: open times, int64 milliseconds UTC, shape (n,). ``values``: int64, shape (9, n), rows OPEN … TRADES:
+    prices in price ticks, volumes taken by buyers and by sellers in volume ticks, their quote value in price tick ×
+    volume tick, number of trades.
     """
 
     time: Int
@@ -40,12 +40,14 @@ class Block:
     @property
     def volume(self) -> Int:
         """Base volume in volume ticks."""
-        return self.values[BUY] + self.values[SELL]
+        total: Int = self.values[BUY] + self.values[SELL]
+        return total
 
     @property
     def quote(self) -> Int:
         """Quote volume in price tick × volume tick."""
-        return self.values[BUY_QUOTE] + self.values[SELL_QUOTE]
+        total: Int = self.values[BUY_QUOTE] + self.values[SELL_QUOTE]
+        return total
 
     def where(self, chosen: NDArray[np.bool_] | slice) -> Block:
         """The candles chosen by a mask or a slice."""

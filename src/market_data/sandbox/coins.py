@@ -28,7 +28,8 @@ class CoinHistory:
     def __init__(self, coin: Coin, seed: int, chunks: Chunks[Block]) -> None:
         self.coin = coin
         self._chunks = chunks
-        self._seeds = {level: seed_of(seed, coin.symbol, level) for level in ("day", "hour", "minute", "second", "past")}
+        levels = ("day", "hour", "minute", "second", "past")
+        self._seeds = {level: seed_of(seed, coin.symbol, level) for level in levels}
         self._recorded = self._recording() if coin.recorded else None
         listed = datetime(coin.listed.year, coin.listed.month, coin.listed.day, tzinfo=UTC)
         self.start = int(self._recorded.time[0]) if self._recorded else int(listed.timestamp()) * 1000
@@ -61,10 +62,10 @@ class CoinHistory:
         return refined(self.minutes(minute, minute + MINUTE), 60, SECOND, self._seeds["second"])
 
     def finest(self, unit: int, start: int, end: int, now: int) -> Block:
-        """History in [start, end) as traded by ``now``: candles of ``unit`` (DAY, HOUR or MINUTE) as far as they are
-        closed, then finer ones down to seconds; to be aggregated."""
-        if end <= now // unit * unit:
-            return getattr(self, {DAY: "days", HOUR: "hours", MINUTE: "minutes"}[unit])(start, end)
+        """History in [start, end) as traded by ``now``, to be aggregated.
+
+        Candles of ``unit`` (DAY, HOUR or MINUTE) as far as they are closed, then finer ones down to seconds.
+        """
         pieces = []
         at = start
         for level, closed in ((DAY, self.days), (HOUR, self.hours), (MINUTE, self.minutes)):

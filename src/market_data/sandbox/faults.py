@@ -33,7 +33,8 @@ OUTAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
 GEO_BLOCKED = {
     "code": 0,
     "msg": "Service unavailable from a restricted location according to 'b. Eligibility' in "
-    "https://www.binance.com/en/terms. Please contact customer service if you believe you received this message in error.",
+    "https://www.binance.com/en/terms. Please contact customer service if you believe you received this message in "
+    "error.",
 }
 BANNED = {"code": -1003, "msg": "Way too many requests; IP(127.0.0.1) banned."}
 TOO_MANY = {"code": -1003, "msg": "Too many requests; current limit of IP(127.0.0.1) is 2400 requests per minute."}

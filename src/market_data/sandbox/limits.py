@@ -52,7 +52,7 @@ class Weights:
 
     def _ban(self, now: float) -> Response:
         until = int(self._banned_until * 1000)
-        message = f"Way too many requests; IP(127.0.0.1) banned until {until}. Please use the websocket for live updates."
+        message = f"Way too many requests; IP(127.0.0.1) banned until {until}. Please use the websocket for live data."
         return self._refusal(418, message, int(self._banned_until - now) + 1)
 
     def _refusal(self, status: int, message: str, wait: int) -> Response:

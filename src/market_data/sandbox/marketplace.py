@@ -78,7 +78,8 @@ class Marketplace:
         if not history.coin.recorded:
             return Provenance(symbol, "crypto", None, f"everything since {_day(history.start)}")
         recorded = f"hours {_hour(history.start)} to {_hour(history.modelled_from - 1)} UTC"
-        modelled = f"taker volumes, trade counts and minutes within them; everything since {_hour(history.modelled_from)}"
+        since = _hour(history.modelled_from)
+        modelled = f"taker volumes, trade counts and minutes within them; everything since {since}"
         return Provenance(symbol, "crypto", recorded, modelled)
 
     def _explain_stock(self, symbol: str) -> Provenance:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import polars as pl
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -146,7 +147,8 @@ class MassiveHouse:
         if asked.crypto:
             history = self.market.coin(self._coins[asked.raw])
             unit = DAY if span.unit == DAY else MINUTE
-            start, reach = max(start, history.start // unit * unit), (asked.limit + 1) * unit + span.length + span.months * 31 * DAY
+            start = max(start, history.start // unit * unit)
+            reach = (asked.limit + 1) * unit + span.length + span.months * 31 * DAY
             start, end = (max(start, end - reach), end) if asked.newest_first else (start, min(end, start + reach))
             block = history.finest(unit, start, end, now)
             whole = aggregated(block, block.time // unit * unit)
@@ -179,7 +181,7 @@ class MassiveHouse:
             average, amount = average / factor, amount * factor
         columns = {"t": block.time, "v": amount, "w": np.round(average, places + 2), "n": values[8]}
         columns |= dict(zip("ohlc", prices, strict=True))
-        texts = [decimal("v", volume), "w", *(decimal(name, places) for name in "oclh"), "t", "n"]
+        texts: list[pl.Expr] = [decimal("v", volume), pl.col("w"), *(decimal(name, places) for name in "oclh"), "t", "n"]
         lines = rows(block.time, columns, '{{"v":{},"vw":{},"o":{},"c":{},"l":{},"h":{},"t":{},"n":{}}},', texts)
         if not asked.newest_first:
             return listed(bytes(lines.data[: lines.offsets[len(block)]]))
@@ -202,11 +204,11 @@ class MassiveHouse:
         limit = int(query.get("limit", "100"))
         after = query.get("cursor")
         offset = _resumed(after) if after else 0
-        body: dict[str, Any] = {"results": found[offset : offset + limit], "status": "OK",
-                                "request_id": request_id(request), "count": len(found[offset : offset + limit])}  # fmt: skip
+        page = found[offset : offset + limit]
+        body: dict[str, Any] = {"results": page, "status": "OK", "request_id": request_id(request), "count": len(page)}
         if offset + limit < len(found):
-            kept = "".join(f"&{name}={quote(value)}" for name, value in query.items() if name not in ("cursor", "apiKey"))
-            body["next_url"] = f"{NEXT_HOST}/v3/reference/tickers?cursor={_cursor(offset + limit)}{kept}"
+            kept = [f"&{name}={quote(value)}" for name, value in query.items() if name not in ("cursor", "apiKey")]
+            body["next_url"] = f"{NEXT_HOST}/v3/reference/tickers?cursor={_cursor(offset + limit)}{''.join(kept)}"
         return JSONResponse(body)
 
     async def ticker(self, request: Request) -> Response:
@@ -260,7 +262,7 @@ def request_id(request: Request) -> str:
 
 
 def _moment(text: str, crypto: bool, *, last: bool) -> int:
-    """Start of a range's first moment or end of its last, ms: a date includes its whole day, a number its millisecond."""
+    """First moment of a range, or the one after its last, ms: a date means its whole day, a number its millisecond."""
     if text.isdigit() and len(text) > 8:
         return int(text) + (1 if last else 0)
     try:

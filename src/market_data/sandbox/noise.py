@@ -38,9 +38,9 @@ def uniform(seed: int, time: NDArray[np.int64], lane: int) -> Float:
 
 
 def normal(seed: int, time: NDArray[np.int64], lane: int) -> Float:
-    """Mean 0, deviation 1, within ±3.5: a sum of four uniforms, which unlike a logarithm is the same on every machine."""
+    """Mean 0, deviation 1, within ±3.5: a sum of four uniforms, the same on every machine, which a logarithm is not."""
     word = _bits(seed, time, lane)
     total = (word & _LOW_16).astype(np.float64)
     for shift in (16, 32, 48):
         total += ((word >> np.uint64(shift)) & _LOW_16).astype(np.float64)
-    return (total / 65536.0 - 2.0) * np.sqrt(3.0)
+    return np.multiply(total / 65536.0 - 2.0, np.sqrt(3.0))

@@ -91,7 +91,8 @@ def _folded(distance: Float, span: Float) -> Float:
     """Distance from the low, reflected at both ends of [0, span] until it lies inside."""
     width = np.maximum(span, 1.0)
     wrapped = np.abs(distance) % (2 * width)
-    return np.minimum(np.where(wrapped > width, 2 * width - wrapped, wrapped), span)
+    folded: Float = np.minimum(np.where(wrapped > width, 2 * width - wrapped, wrapped), span)
+    return folded
 
 
 def _volumes(parents: Block, time: Int, prices: Int, seed: int, profile: Float | None) -> Int:
@@ -122,24 +123,26 @@ def _volumes(parents: Block, time: Int, prices: Int, seed: int, profile: Float |
 
 
 def _valued(total: Int, amount: Int, prices: Int, typical: Float) -> Int:
-    """Quote values summing to ``total``, each between its amount at the child's low and at its high where that can be."""
+    """Quote values summing to ``total``, each between its amount at the child's low and at its high if that can be."""
     ceiling, floor = amount * prices[HIGH], amount * prices[LOW]
     # Kept off the edges first, so that the child's own children find prices on both sides of its average.
     margin = (ceiling - floor) // 4
-    value = np.clip(shared(total, amount * typical), floor + margin, ceiling - margin)
+    value: Int = np.clip(shared(total, amount * typical), floor + margin, ceiling - margin)
     rest = total - value.sum(axis=1)
     room = np.where(rest[:, None] > 0, ceiling - value, value - floor)
     # The second term only counts where no child has room: a recorded value outside its own candle's prices.
-    return value + np.sign(rest)[:, None] * shared(np.abs(rest), room + 1e-9 * amount)
+    value += np.sign(rest)[:, None] * shared(np.abs(rest), room + 1e-9 * amount)
+    return value
 
 
 def _bought_part(total: Int, value: Int, bought: Int, amount: Int) -> Int:
     """What buyers paid of each child's ``value``: in proportion to what they took, summing to ``total``."""
-    part = np.floor(value * (bought / np.maximum(amount, 1))).astype(np.int64)
+    part: Int = np.floor(value * (bought / np.maximum(amount, 1))).astype(np.int64)
     part = np.minimum(part, value)
     rest = total - part.sum(axis=1)
     room = np.where(rest[:, None] > 0, value - part, part)
-    return part + np.sign(rest)[:, None] * shared(np.abs(rest), room.astype(np.float64))
+    part += np.sign(rest)[:, None] * shared(np.abs(rest), room.astype(np.float64))
+    return part
 
 
 def _tilted(weight: Float, price: Float, target: Float, span: Float) -> Float:

@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
+from typing import Self
 
 import uvicorn
 
 from market_data.model.errors import ProviderUnavailable
 from market_data.sandbox.app import create_app
+from market_data.sandbox.faults import parse_faults
 from market_data.sandbox.marketplace import DEFAULT_SEED, Marketplace, Provenance, fixed_clock
 
 HOST = "127.0.0.1"
@@ -34,6 +36,9 @@ class Sandbox:
         faults: like ``429:0.1,drop:0.01``; see ``faults.FAULTS``.
         now: a present that stands still; the real one when None.
         limits: whether Binance's request weight is enforced.
+
+    Raises:
+        UsageError: for a fault that does not exist.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Sandbox:
         now: datetime | None = None,
         limits: bool = True,
     ) -> None:
+        parse_faults(faults)
         self.port = port
         self.seed = seed
         self._arguments = ["--port", str(port), "--seed", str(seed), "--lifeline"]
@@ -104,8 +110,9 @@ class Sandbox:
         """What is recorded and what is modelled, per symbol."""
         return Marketplace(self.seed).explain()
 
-    def __enter__(self) -> Sandbox:
-        return self.start()
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,6 +159,11 @@ def _end_with_input() -> None:
     os._exit(0)
 
 
+def _announce(port: int) -> None:
+    sys.stdout.write(json.dumps({"port": port}) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     """Serve as the arguments say and print the port as JSON."""
     parser = argparse.ArgumentParser(description="The sandbox's server process.")
@@ -165,7 +177,7 @@ def main() -> None:
     now = given.now if given.now is None or given.now.tzinfo else given.now.replace(tzinfo=UTC)
     serve(
         given.port, seed=given.seed, faults=given.faults, now=now, limits=not given.no_limits, lifeline=given.lifeline,
-        ready=lambda port: print(json.dumps({"port": port}), flush=True),
+        ready=_announce,
     )  # fmt: skip
 
 

@@ -63,7 +63,8 @@ class StockHistory:
     def __init__(self, stock: Stock, seed: int, chunks: Chunks[Block], until: int) -> None:
         self.stock = stock
         self._chunks = chunks
-        self._seeds = {level: seed_of(seed, stock.symbol, level) for level in ("day", "minute", "second", "past", "off")}
+        levels = ("day", "minute", "second", "past", "off")
+        self._seeds = {level: seed_of(seed, stock.symbol, level) for level in levels}
         opens, closes = sessions(CALENDAR, millis(stock.listed) * 1000, until * 1000)
         self.opens, self.closes = opens // 1000, closes // 1000
         self.start = int(self.opens[0])
@@ -90,7 +91,10 @@ class StockHistory:
         return joined([self._chunk("extended", at).between(start, end) for at in chunks])
 
     def finest(self, unit: int, start: int, end: int, now: int, *, extended: bool = False) -> Block:
-        """History in [start, end) as traded by ``now``: sessions for DAY, else minutes; the open ones in finer pieces."""
+        """History in [start, end) as traded by ``now``, to be aggregated: sessions for DAY, else minutes.
+
+        What is not closed by ``now`` comes in finer pieces.
+        """
         minutes = self.extended if extended else self.minutes
         end = min(end, now)
         if unit != DAY:
@@ -128,7 +132,8 @@ class StockHistory:
             profile = 0.6 + 1.6 * np.abs(np.linspace(-1, 1, length)) ** 3
             pieces.append(refined(days.where(lengths == length), length, MINUTE, self._seeds["minute"], profile))
         whole = joined(pieces)
-        return whole.where(np.argsort(whole.time, kind="stable"))
+        order = np.argsort(whole.time, kind="stable")
+        return Block(whole.time[order], whole.values[:, order])
 
     def _make_extended(self, first: int) -> Block:
         last = min(first + SESSION_CHUNK, len(self.opens))

@@ -73,16 +73,17 @@ def _coin(symbol: str, name: str, price: float, turnover: float, **more: object)
 # symbol, name, about what price, dollars traded a day: modest, so that a year's quote value in ticks fits 64 bits.
 _MODELLED = """
 BNB BNB 320 9e8|SOL Solana 95 2e9|XRP XRP 0.62 1.5e9|ADA Cardano 0.45 6e8|DOGE Dogecoin 0.11 9e8|AVAX Avalanche 28 4e8
-DOT Polkadot 6.5 2e8|LINK Chainlink 14 5e8|TRX TRON 0.12 4e8|LTC Litecoin 85 4e8|BCH Bitcoin_Cash 310 3e8|NEAR NEAR 4.5 3e8
-UNI Uniswap 7.5 2e8|ATOM Cosmos 8.5 2e8|ETC Ethereum_Classic 24 2e8|XLM Stellar 0.12 1e8|FIL Filecoin 5.2 2e8
-APT Aptos 8.2 2e8|ARB Arbitrum 0.95 2e8|OP Optimism 1.8 2e8|INJ Injective 21 2e8|SUI Sui 1.6 5e8|SEI Sei 0.41 1e8
-AAVE Aave 125 2e8|ALGO Algorand 0.18 9e7|XTZ Tezos 0.92 4e7|EOS EOS 0.75 9e7|EGLD MultiversX 38 3e7|SAND Sandbox 0.44 9e7
-MANA Decentraland 0.42 7e7|AXS Axie_Infinity 6.8 6e7|THETA Theta 1.4 4e7|GRT Graph 0.19 8e7|CRV Curve 0.41 9e7
-SNX Synthetix 2.3 4e7|COMP Compound 52 5e7|ZEC Zcash 27 6e7|DASH Dash 29 4e7|ICP Internet_Computer 10.5 1e8
-HBAR Hedera 0.075 9e7|VET VeChain 0.027 6e7|RUNE THORChain 4.3 1e8|IMX Immutable 1.5 7e7|STX Stacks 1.7 8e7
-KAVA Kava 0.66 2e7|ZIL Zilliqa 0.021 3e7|ENJ Enjin 0.27 2e7|CHZ Chiliz 0.09 6e7|BAT Basic_Attention 0.22 2e7
-QTUM Qtum 2.9 3e7|NEO NEO 12.5 5e7|IOTA IOTA 0.21 2e7|ONT Ontology 0.24 2e7|YFI yearn.finance 6800 3e7|TIA Celestia 6.4 1e8
-WLD Worldcoin 2.4 2e8|LDO Lido 1.7 1e8|FET Fetch 1.1 1e8
+DOT Polkadot 6.5 2e8|LINK Chainlink 14 5e8|TRX TRON 0.12 4e8|LTC Litecoin 85 4e8|BCH Bitcoin_Cash 310 3e8
+NEAR NEAR 4.5 3e8|UNI Uniswap 7.5 2e8|ATOM Cosmos 8.5 2e8|ETC Ethereum_Classic 24 2e8|XLM Stellar 0.12 1e8
+FIL Filecoin 5.2 2e8|APT Aptos 8.2 2e8|ARB Arbitrum 0.95 2e8|OP Optimism 1.8 2e8|INJ Injective 21 2e8|SUI Sui 1.6 5e8
+SEI Sei 0.41 1e8|AAVE Aave 125 2e8|ALGO Algorand 0.18 9e7|XTZ Tezos 0.92 4e7|EOS EOS 0.75 9e7|EGLD MultiversX 38 3e7
+SAND Sandbox 0.44 9e7|MANA Decentraland 0.42 7e7|AXS Axie_Infinity 6.8 6e7|THETA Theta 1.4 4e7|GRT Graph 0.19 8e7
+CRV Curve 0.41 9e7|SNX Synthetix 2.3 4e7|COMP Compound 52 5e7|ZEC Zcash 27 6e7|DASH Dash 29 4e7
+ICP Internet_Computer 10.5 1e8|HBAR Hedera 0.075 9e7|VET VeChain 0.027 6e7|RUNE THORChain 4.3 1e8
+IMX Immutable 1.5 7e7|STX Stacks 1.7 8e7|KAVA Kava 0.66 2e7|ZIL Zilliqa 0.021 3e7|ENJ Enjin 0.27 2e7
+CHZ Chiliz 0.09 6e7|BAT Basic_Attention 0.22 2e7|QTUM Qtum 2.9 3e7|NEO NEO 12.5 5e7|IOTA IOTA 0.21 2e7
+ONT Ontology 0.24 2e7|YFI yearn.finance 6800 3e7|TIA Celestia 6.4 1e8|WLD Worldcoin 2.4 2e8|LDO Lido 1.7 1e8
+FET Fetch 1.1 1e8
 """
 
 COINS: tuple[Coin, ...] = (

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from market_data.sandbox.block import DAY, HOUR, MINUTE, SECOND, Block, Int, aggregated
+from market_data.sandbox.block import DAY, MINUTE, SECOND, Block, Int, aggregated
 from market_data.sandbox.buckets import Span, offsets
 from market_data.sandbox.coins import CoinHistory
 from market_data.sandbox.marketplace import Marketplace
@@ -54,8 +54,6 @@ class YahooHouse:
             return PlainTextResponse("Edge: Too Many Requests", 429)
         raw, now = request.path_params["raw"], self.market.now()
         try:
-            if raw not in self._coins and raw not in self._stocks:
-                raise YahooError(404, "Not Found", "No data found, symbol may be delisted")
             history = self._history(raw)
             asked = parsed(request.query_params, now, history.start)
         except YahooError as wrong:
@@ -74,7 +72,7 @@ class YahooHouse:
                   EXCHANGES[self.market.stocks[s].exchange]) for raw, s in self._stocks.items()]  # fmt: skip
         names += [(raw, f"{self.market.coins[s].name} USD", "CRYPTOCURRENCY", ("CCC", "CCC"))
                   for raw, s in self._coins.items()]  # fmt: skip
-        quotes = [
+        quotes: list[dict[str, Any]] = [
             {"symbol": raw, "shortname": name, "longname": name, "quoteType": kind, "exchange": exchange[0],
              "exchDisp": exchange[1], "typeDisp": kind.title(), "score": 20000.0, "isYahooFinance": True}
             for raw, name, kind, exchange in names
@@ -85,6 +83,8 @@ class YahooHouse:
         return JSONResponse({"explains": [], "count": len(quotes[:count]), "quotes": quotes[:count], "news": []})
 
     def _history(self, raw: str) -> CoinHistory | StockHistory:
+        if raw not in self._coins and raw not in self._stocks:
+            raise YahooError(404, "Not Found", "No data found, symbol may be delisted")
         return self.market.coin(self._coins[raw]) if raw in self._coins else self.market.stock(self._stocks[raw])
 
     def _coin_chart(self, history: CoinHistory, asked: Asked, now: int) -> Chart:
@@ -92,7 +92,7 @@ class YahooHouse:
         start = max(span.floor_one(asked.start), span.floor_one(history.start))
         finer = history.finest(span.unit, start, min(asked.end, span.after(span.floor_one(now))), now)
         block = aggregated(finer, span.floor(finer.time))
-        prices = block.values[:4] * history.price_tick
+        prices: Float = np.multiply(block.values[:4], history.price_tick, dtype=np.float64)
         # Yahoo states a coin's volume in dollars, not in coins.
         volume = block.quote // 10 ** (history.coin.price_decimals + history.coin.volume_decimals)
         chart = Chart(block.time, prices, volume, prices[3])
@@ -153,13 +153,15 @@ class YahooHouse:
             last_trade = min(now, int(history.closes[begun]))
         price = _single(recent.values[3, -1] * scale) if len(recent) else None
         period = {"timezone": abbreviation, "gmtoffset": offset}
-        pre, post = ((trading[0], trading[0]), (trading[1], trading[1])) if coin else (
-            (trading[0] - 5 * HOUR - HOUR // 2, trading[0]), (trading[1], trading[0] + 10 * HOUR + HOUR // 2))  # fmt: skip
+        # From 04:00 to 20:00 New York around a session that opens at 09:30; a coin has neither before nor after.
+        early, late = (trading[0], trading[1]) if coin else (trading[0] - 330 * MINUTE, trading[0] + 630 * MINUTE)
+        pre, post = (early, trading[0]), (trading[1], late)
         periods = {label: period | {"start": start // SECOND, "end": end // SECOND}
                    for label, (start, end) in (("pre", pre), ("regular", trading), ("post", post))}  # fmt: skip
         return {
             "currency": "USD", "symbol": raw, "exchangeName": exchange[0], "fullExchangeName": exchange[1],
-            "instrumentType": kind, "firstTradeDate": history.start // SECOND, "regularMarketTime": last_trade // SECOND,
+            "instrumentType": kind, "firstTradeDate": history.start // SECOND,
+            "regularMarketTime": last_trade // SECOND,
             "hasPrePostMarketData": not coin, "gmtoffset": offset, "timezone": abbreviation,
             "exchangeTimezoneName": zone, "regularMarketPrice": price, "longName": name, "shortName": name,
             "priceHint": 2 if scale >= 1e-4 else 8, "currentTradingPeriod": periods,
@@ -254,7 +256,8 @@ def _body(meta: dict[str, Any], chart: Chart, events: dict[str, Any], *, daily: 
     parts.append(f'"timestamp":[{_whole(chart.time // SECOND)}]')
     if events:
         parts.append(f'"events":{json.dumps(events)}')
-    quote = ",".join(f'"{name}":[{_column(chart.prices[row])}]' for row, name in enumerate(("open", "high", "low", "close")))
+    rows = zip(("open", "high", "low", "close"), chart.prices, strict=True)
+    quote = ",".join(f'"{name}":[{_column(row)}]' for name, row in rows)
     adjusted = f',"adjclose":[{{"adjclose":[{_column(chart.adjusted)}]}}]' if daily else ""
     parts.append(f'"indicators":{{"quote":[{{{quote},"volume":[{_whole(chart.volume)}]}}]{adjusted}}}')
     return ('{"chart":{"result":[{' + ",".join(parts) + '}],"error":null}}').encode()

@@ -65,13 +65,14 @@ def parsed(query: Mapping[str, str], now: int, first_trade: int) -> Asked:
     """
     interval = query.get("interval", "1d")
     if interval not in SPANS:
-        known = ", ".join(("1m", "2m", "5m", "15m", "30m", "60m", "90m", "1h", "4h", "1d", "5d", "1wk", "1mo", "3mo"))
+        known = ", ".join(SPANS)
         text = f"Invalid input - interval={interval} is not supported. Valid intervals: [{known}]"
         raise YahooError(400, "Bad Request", text)
     name = query.get("range", "")
     start, end = _period(query, name, now, first_trade)
     if start > end:
-        text = f"Invalid input - start date cannot be after end date. startDate = {start // SECOND}, endDate = {end // SECOND}"
+        dates = f"startDate = {start // SECOND}, endDate = {end // SECOND}"
+        text = f"Invalid input - start date cannot be after end date. {dates}"
         raise YahooError(400, "Bad Request", text)
     _within_reach(interval, start, end, now)
     events = frozenset(query.get("events", "").replace("|", ",").split(","))
