@@ -29,8 +29,10 @@ live: $(RUN_STAMP) ## the same on the real sources
 	@$(BIN)/python -m market_data demo
 
 install: $(RUN_STAMP) ## create .venv with what the program needs
+	@echo "Ready: $(BIN)/market-data --help"
 
 dev: $(DEV_STAMP) ## create .venv with what developing needs
+	@echo "Ready: make check test"
 
 check: $(DEV_STAMP) ## lint, format, types, import contracts, size rule, docs
 	@echo "ruff"; $(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check --diff .
