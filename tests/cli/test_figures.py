@@ -99,12 +99,23 @@ def test_moments(text: str, expected: datetime) -> None:
 def test_chart_of_a_rising_price(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("market_data.cli.chart._has_braille", lambda: True)
     times = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=day) for day in range(3)]
-    # Margin "3.00 ┤" takes 6 of 16 characters; 20 columns of dots hold 1, then 2, then 3.
-    lines = price_chart(times, [1.0, 2.0, 3.0], 16, height=3).splitlines()
+    lines = price_chart(times, [1.0, 2.0, 3.0], 36, height=3).splitlines()
+    # Three thirds of one straight line: each line of the chart holds one, left to right from the bottom.
     assert [line[:6] for line in lines[:3]] == ["3.00 ┤", "2.00 ┤", "1.00 ┤"]
-    assert lines[0].endswith("⠉")
-    assert lines[2][6:].startswith("⣀")
-    assert lines[3].split() == ["2024-01-01", "2024-01-03"]
+    bottom, middle, top = ([x for x, cell in enumerate(line[6:]) if cell != "\u2800"] for line in reversed(lines[:3]))
+    assert (bottom[0], top[-1]) == (0, 29)
+    assert bottom[-1] <= middle[0] + 1
+    assert middle[-1] <= top[0] + 1
+    assert sorted({*bottom, *middle, *top}) == list(range(30))
+    assert lines[3] == "      2024-01-01          2024-01-03"
+
+
+def test_chart_of_a_flat_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("market_data.cli.chart._has_braille", lambda: True)
+    times = [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC)]
+    # Of twelve rows of dots the seventh: the third of the middle line, both columns of it.
+    lines = price_chart(times, [5.0, 5.0], 16, height=3).splitlines()
+    assert lines[:3] == ["5.00 ┤", "5.00 ┤" + "⠤" * 10, "5.00 ┤"]
 
 
 def test_sparkline(monkeypatch: pytest.MonkeyPatch) -> None:

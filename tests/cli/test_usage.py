@@ -137,7 +137,7 @@ def test_unexpected_errors_say_how_to_see_more(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_stopping_by_hand_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "what was committed is kept" in failing(typer.Abort(), monkeypatch).stderr  # type: ignore[arg-type]
+    assert "what was committed is kept" in failing(typer.Abort(), monkeypatch).stderr
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,20 @@ def _dates(times: Sequence[datetime], columns: int) -> str:
 
 def _spans(closes: Sequence[float], parts: int) -> list[tuple[float, float]]:
     """(lowest, highest) close of each of `parts` equal parts, joined to the close before it so that lines connect."""
+    if len(closes) < parts:
+        closes = [_between(closes, part * (len(closes) - 1) / (parts - 1)) for part in range(parts)]
     spans = []
     for part in range(parts):
-        begin = part * len(closes) // parts
-        end = max(begin + 1, (part + 1) * len(closes) // parts)
+        begin, end = part * len(closes) // parts, (part + 1) * len(closes) // parts
         inside = closes[max(0, begin - 1) : end]
         spans.append((min(inside), max(inside)))
     return spans
+
+
+def _between(closes: Sequence[float], place: float) -> float:
+    """The close at a place between two, on the straight line that joins them."""
+    before = min(int(place), len(closes) - 2)
+    return closes[before] + (closes[before + 1] - closes[before]) * (place - before)
 
 
 def _row(price: float, low: float, high: float, height: int) -> int:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from market_data.cli.arguments import Json
+from market_data.cli.figures import jsonable
 from market_data.cli.output import print_json, print_rows, say, waiting
+from market_data.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from market_data.sandbox import Sandbox
+
+# The sandbox takes any key and, as a paid plan does, has no limit of a few requests a minute.
+BESIDES_ADDRESSES: Final[Mapping[str, Any]] = {
+    "providers.polygon.api_key": "sandbox",
+    "providers.polygon.requests_per_minute": 6000,
+    "providers.yahoo.requests_per_minute": 6000,
+}
 
 
 @contextmanager
@@ -21,7 +33,7 @@ def served() -> Iterator[dict[str, Any]]:
     with waiting("starting the sandbox"):
         sandbox.start()
     try:
-        yield sandbox.settings()
+        yield _settings(sandbox)
     finally:
         sandbox.stop()
 
@@ -38,24 +50,40 @@ def sandbox(
 
     It speaks as Binance, Massive and Yahoo do, errors and limits included. Stop it with Ctrl-C.
     """
-    from market_data.sandbox import Sandbox
+    from market_data.sandbox import Sandbox, serve
 
-    served_here = Sandbox(port=port, faults=fault or [])
+    faults = ",".join(fault or [])
+    here = Sandbox(port, faults=faults)
     if explain:
-        rows = [
-            {"symbol": p.symbol, "class": p.asset_class, "recorded": p.recorded, "modelled": p.modelled}
-            for p in served_here.explain()
-        ]
-        print_json(rows) if as_json else print_rows("What the sandbox serves", rows)
+        _explain(here, as_json=as_json)
         return
-    served_here.start()
-    try:
+
+    def ready(bound: int) -> None:
+        here.port = bound
+        settings = _settings(here)
         if as_json:
-            print_json(served_here.settings())
-        else:
-            for key, value in served_here.settings().items():
-                typer.echo(f"MARKET_DATA__{key.upper().replace('.', '__')}={value}")
-            say("serving until Ctrl-C; set these in the environment of what should use it")
-        served_here.wait()
-    finally:
-        served_here.stop()
+            print_json(settings)
+            return
+        for key, value in settings.items():
+            typer.echo(f"MARKET_DATA__{key.upper().replace('.', '__')}={jsonable(value)}")
+        say("serving until Ctrl-C; with these in its environment a program asks here")
+
+    try:
+        serve(port, faults=faults, ready=ready)
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror or error}; choose another, or 0 for a free one") from None
+
+
+def _settings(sandbox: Sandbox) -> dict[str, Any]:
+    return {**sandbox.urls, **BESIDES_ADDRESSES}
+
+
+def _explain(sandbox: Sandbox, *, as_json: bool) -> None:
+    rows = [
+        {"symbol": part.symbol, "asset_class": part.asset_class, "recorded": part.recorded, "modelled": part.modelled}
+        for part in sandbox.explain()
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows("What the sandbox serves", rows)
