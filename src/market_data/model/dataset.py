@@ -40,7 +40,12 @@ class Dataset:
     record: type[records.Record]
     key: tuple[str, ...]
     time: str = "timestamp"
-    by_timeframe: bool = False
+    stored_as: str | None = None
+
+    @property
+    def table(self) -> str:
+        """The table its facts are in."""
+        return self.stored_as or self.name
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -81,7 +86,7 @@ def _polars_type(annotation: Any) -> pl.DataType:
     return _POLARS_TYPES[annotation]
 
 
-CANDLES: Final = Dataset("candles", records.Candle, ("timestamp",), by_timeframe=True)
+CANDLES: Final = Dataset("candles", records.Candle, ("timestamp",))
 TRADES: Final = Dataset("trades", records.Trade, ("timestamp", "trade_id"))
 QUOTES: Final = Dataset("quotes", records.Quote, ("timestamp", "sequence"))
 OPEN_INTEREST: Final = Dataset("open_interest", records.OpenInterest, ("timestamp",))
@@ -91,11 +96,11 @@ TAKER_VOLUMES: Final = Dataset("taker_volumes", records.TakerVolume, ("timestamp
 SPOT_FLOW: Final = Dataset("spot_flow", records.SpotFlow, ("timestamp", "period"))
 LIQUIDATIONS: Final = Dataset("liquidations", records.Liquidation, ("timestamp", "liquidation_id"))
 DIVIDENDS: Final = Dataset("dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date")
-SPLITS: Final = Dataset("splits", records.StockSplit, ("execution_date",), time="execution_date")
-EARNINGS: Final = Dataset("earnings", records.Earnings, ("report_date",), time="report_date")
-OPTIONS: Final = Dataset("options", records.OptionQuote, ("timestamp", "contract"))
-NEWS: Final = Dataset("news", records.NewsItem, ("news_id",))
-INSTRUMENTS: Final = Dataset("instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from")
+SPLITS: Final = Dataset("splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits")
+EARNINGS: Final = Dataset("earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date")
+OPTIONS: Final = Dataset("options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv")
+NEWS: Final = Dataset("news", records.NewsItem, ("news_id",), time="published_at")
+INSTRUMENTS: Final = Dataset("instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from", stored_as="instrument_symbols")
 
 DATASETS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Dataset)}
 

@@ -137,7 +137,9 @@ class Dividend(Record):
     pay_date: date | None = None
     frequency: int | None = None
     """Payments a year."""
-    dividend_type: str | None = None
+    dividend_type: str = "cash"
+    """cash, special …: two of different types may share an ex-date."""
+    notes: str | None = None
 
 
 class StockSplit(Record):
@@ -146,40 +148,46 @@ class StockSplit(Record):
     execution_date: date
     split_from: Exact
     split_to: Exact
+    notes: str | None = None
 
 
 class Earnings(Record):
-    """One reported or expected quarter."""
+    """One fiscal quarter, reported or expected; quarter 0 is the whole year."""
 
-    report_date: date
-    fiscal_period: str | None = None
-    fiscal_year: int | None = None
-    eps_actual: Exact | None = None
+    fiscal_year: int
+    fiscal_quarter: int
+    period_end: date | None = None
+    report_date: date | None = None
+    report_time: Literal["before_open", "during_session", "after_close"] | None = None
     eps_estimate: Exact | None = None
-    eps_surprise_percent: Exact | None = None
-    revenue_actual: Exact | None = None
+    eps_actual: Exact | None = None
+    eps_surprise: Exact | None = None
+    surprise_pct: float | None = None
+    """Percent of the estimate."""
     revenue_estimate: Exact | None = None
-    session: Literal["before_open", "after_close", "during"] | None = None
+    revenue_actual: Exact | None = None
     currency: str | None = None
+    notes: str | None = None
 
 
 class OptionQuote(Record):
-    """One contract of a chain at a moment, with the source's own volatility and greeks."""
+    """One contract of a chain at a moment."""
 
     timestamp: AwareDatetime
     contract: str
+    """OCC form without prefix: AAPL261218C00200000."""
+    option_type: Literal["call", "put"]
+    exercise_style: Literal["american", "european"] | None = None
     expiration: date
     strike: Exact
-    kind: Literal["call", "put"]
-    style: Literal["american", "european"] | None = None
     bid: Exact | None = None
     ask: Exact | None = None
     last: Exact | None = None
     volume: NonNegative | None = None
     open_interest: NonNegative | None = None
     underlying_price: Exact | None = None
-    implied_volatility: float | None = None
-    """Per year, 0.25 is 25 %."""
+    iv: float | None = None
+    """Implied volatility per year as a fraction: 0.25 is 25 %."""
     delta: float | None = None
     gamma: float | None = None
     theta: float | None = None
@@ -187,21 +195,27 @@ class OptionQuote(Record):
     vega: float | None = None
     """Per percentage point of volatility."""
     rho: float | None = None
+    """Per percentage point of the interest rate."""
+    iv_origin: Literal["source", "computed"] | None = None
+    iv_reason: str | None = None
+    """Why there is no volatility or no greeks."""
 
 
 class NewsItem(Record):
     """One article."""
 
-    timestamp: AwareDatetime
     news_id: str
+    published_at: AwareDatetime
     title: str
-    url: str
-    publisher: str | None = None
-    author: str | None = None
     summary: str | None = None
+    url: str | None = None
+    author: str | None = None
+    publisher: str | None = None
     symbols: tuple[str, ...] = ()
+    """Canonical symbols the source names."""
+    keywords: tuple[str, ...] = ()
     sentiment: Literal["positive", "neutral", "negative"] | None = None
-    """As the source judged it for this instrument."""
+    """As the source judged it for the instrument asked about."""
 
 
 class ListedInstrument(Record):

@@ -95,7 +95,7 @@ CREATE INDEX options_iv_by_contract ON options_iv (contract, timestamp);
 
 CREATE TABLE news (
     source text NOT NULL,
-    id text NOT NULL,
+    news_id text NOT NULL,
     published_at timestamptz NOT NULL,
     known_from timestamptz NOT NULL,
     revision integer NOT NULL DEFAULT 1 CHECK (revision >= 1),
@@ -106,10 +106,9 @@ CREATE TABLE news (
     publisher text,
     symbols text[] NOT NULL DEFAULT '{}',
     keywords text[] NOT NULL DEFAULT '{}',
-    sentiment text,
-    sentiment_score double precision,
+    sentiment text CHECK (sentiment IN ('positive', 'neutral', 'negative')),
     run_id uuid,
-    PRIMARY KEY (source, id, known_from)
+    PRIMARY KEY (source, news_id, known_from)
 );
 CREATE INDEX news_by_symbol ON news USING gin (symbols);
 CREATE INDEX news_by_time ON news (published_at);
