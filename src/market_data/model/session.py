@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
@@ -126,7 +127,10 @@ def _calendar(name: str, until_year: int) -> Any:
     # Imported here: it brings pandas, which no command needs that does not touch a stock.
     import exchange_calendars
 
-    return exchange_calendars.get_calendar(name, start=FIRST_SESSION, end=f"{until_year}-12-31")
+    with warnings.catch_warnings():
+        # exchange_calendars 4.13 uses what pandas 3.1 deprecates; neither is ours to change.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return exchange_calendars.get_calendar(name, start=FIRST_SESSION, end=f"{until_year}-12-31")
 
 
 @lru_cache(maxsize=16)
