@@ -1,12 +1,16 @@
-"""aggregate: candles of a fine timeframe combined into those of a coarser grid, exactly."""
+"""Candles against the grid: finer ones combined exactly, open ones left out, long grids cut into runs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from market_data.model.dataset import CANDLES
 from market_data.model.session import Grid
+from market_data.model.timeframe import MICROSECOND, Timeframe, to_micros
 
 NOTE_SEPARATOR = "; "
 # Unknown in one part makes the whole unknown.
@@ -47,6 +51,26 @@ def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
             _joined_notes(),
         )
     )
+
+
+def closed(frame: pl.DataFrame, grid: Grid, timeframe: Timeframe, by: datetime) -> pl.DataFrame:
+    """The candles of `frame` whose end is not after `by`; one that is off the grid ends its nominal length later."""
+    times = frame["timestamp"].cast(pl.Int64).to_numpy()
+    ends = times + timeframe.micros
+    place = np.searchsorted(grid.opens, times)
+    found = place < len(grid)
+    found[found] = grid.opens[place[found]] == times[found]
+    ends[found] = grid.ends[place[found]]
+    return frame.filter(pl.Series(ends <= to_micros(by)))
+
+
+def runs(grid: Grid, longest: timedelta) -> Iterator[Grid]:
+    """The grid's candles in consecutive runs whose opens lie less than `longest` apart."""
+    first = 0
+    while first < len(grid):
+        after = int(np.searchsorted(grid.opens, grid.opens[first] + longest // MICROSECOND))
+        yield Grid(grid.opens[first:after], grid.ends[first:after])
+        first = after
 
 
 def _known_sum(name: str) -> pl.Expr:

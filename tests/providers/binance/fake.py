@@ -1,4 +1,4 @@
-"""Binance on the other side of the wire, as its documentation describes it: a few hand-made candles, all its refusals."""
+"""Binance on the other side of the wire, as documented: hand-made candles, all its refusals."""
 
 from __future__ import annotations
 

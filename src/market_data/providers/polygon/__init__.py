@@ -6,7 +6,7 @@ Facts: massive.com/docs and its OpenAPI document, read in 2026. The old host api
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field, SecretStr
 
-from market_data.model.aggregation import aggregate
+from market_data.model.aggregation import aggregate, closed, runs
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import BadCredentials, MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider, ProviderSettings
 from market_data.model.session import Grid, grid
-from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros, to_micros
+from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros
 from market_data.providers.polygon.dialect import MASSIVE
 from market_data.providers.polygon.parse import Answer, at_session_open, find_listing, parse_aggregates, parse_answer
 from market_data.transport.http import Http
@@ -124,10 +124,12 @@ class Polygon(Provider):
         listing = await self.resolve(instrument)
         ask = (_CRYPTO_ASKS if instrument.asset_class is AssetClass.CRYPTO else _STOCK_ASKS)[timeframe]
 
+        longest = INTRADAY_WINDOW if ask.timeframe.intraday else DAILY_WINDOW
+
         async def fetch(window: Grid) -> Page:
             return await self._candles(listing, timeframe, ask, window, now)
 
-        async for page in fetch_ordered(_windows(wanted, ask), fetch, concurrency=CONCURRENCY):
+        async for page in fetch_ordered(runs(wanted, longest), fetch, concurrency=CONCURRENCY):
             if page.frame.height:
                 yield page
 
@@ -145,7 +147,7 @@ class Polygon(Provider):
         if ask.timeframe is not timeframe:
             _refuse_contradictions(rows)
             rows = aggregate(rows, wanted)
-        rows = _closed(rows, wanted, timeframe, known_until)
+        rows = closed(rows, wanted, timeframe, known_until)
         if delayed:
             rows = _noted(rows, NOTE_DELAYED)
         return Page(frame=rows, source=self.name, fetched_at=last.fetched_at, response_ms=elapsed)
@@ -196,16 +198,6 @@ class Polygon(Provider):
         return await self._http.get(f"{address}{path}", MASSIVE, params=params, headers=headers)
 
 
-def _windows(wanted: Grid, ask: _Ask) -> Iterator[Grid]:
-    """The wanted candles in runs short enough for one request."""
-    longest = (INTRADAY_WINDOW if ask.timeframe.intraday else DAILY_WINDOW) // timedelta(microseconds=1)
-    first = 0
-    while first < len(wanted):
-        after = int(np.searchsorted(wanted.opens, wanted.opens[first] + longest))
-        yield Grid(wanted.opens[first:after], wanted.ends[first:after])
-        first = after
-
-
 def _bounds(ask: _Ask, span: TimeRange) -> str:
     """From and to as the path wants them; both are inclusive."""
     last = span.end - MILLISECOND
@@ -220,16 +212,6 @@ def _inside(rows: pl.DataFrame, sessions: Grid) -> pl.Series:
     inside = session >= 0
     inside[inside] = times[inside] < sessions.ends[session[inside]]
     return pl.Series(inside)
-
-
-def _closed(rows: pl.DataFrame, wanted: Grid, timeframe: Timeframe, known_until: datetime) -> pl.DataFrame:
-    times = rows["timestamp"].cast(pl.Int64).to_numpy()
-    ends = times + timeframe.micros
-    place = np.searchsorted(wanted.opens, times)
-    found = place < len(wanted)
-    found[found] = wanted.opens[place[found]] == times[found]
-    ends[found] = wanted.ends[place[found]]
-    return rows.filter(pl.Series(ends <= to_micros(known_until)))
 
 
 def _noted(rows: pl.DataFrame, note: str) -> pl.DataFrame:

@@ -1,0 +1,62 @@
+"""How Yahoo says no: by status and error code, never by words that a time stamp may contain."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from market_data.model.errors import (
+    BadCredentials,
+    MalformedPayload,
+    MarketDataError,
+    NotEntitled,
+    ProviderUnavailable,
+    RateLimited,
+    UnknownInstrument,
+    UnsupportedRequest,
+)
+from market_data.transport.http import Dialect
+from market_data.transport.senders import Response
+
+BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
+    400: UnsupportedRequest,
+    401: BadCredentials,
+    403: NotEntitled,
+    404: UnknownInstrument,
+    408: ProviderUnavailable,
+    422: UnsupportedRequest,
+}
+OUTAGE_PAGE: Final = b"Will be right back"
+# The 400 for a range before the first trade: no error, there is nothing.
+NOTHING_THERE: Final = "Data doesn't exist for startDate"
+
+
+def classify(response: Response) -> MarketDataError | None:
+    """The error an answer means; None when it is good."""
+    if response.status == 200:
+        if OUTAGE_PAGE in response.body[:10_000]:
+            return ProviderUnavailable("yahoo shows its outage page")
+        if response.body.lstrip()[:1] == b"<":
+            return MalformedPayload(f"yahoo sent a page where data was asked for: {response.excerpt()}")
+        return None
+    text = _description(response)
+    message = f"yahoo answered {response.status}: {text}"
+    if response.status == 429:
+        return RateLimited(message, retry_after=response.retry_after)
+    if response.status == 400 and text.startswith(NOTHING_THERE):
+        return None
+    if response.status in BY_STATUS:
+        return BY_STATUS[response.status](message)
+    return ProviderUnavailable(message) if response.status >= 500 else UnsupportedRequest(message)
+
+
+def _description(response: Response) -> str:
+    try:
+        answer: dict[str, Any] = json.loads(response.body)
+        return str(next(iter(answer.values()))["error"]["description"])
+    except (ValueError, TypeError, AttributeError, KeyError, StopIteration, RecursionError):
+        return response.excerpt()
+
+
+BROWSER = Dialect(classify=classify, browser=True)
+PLAIN = Dialect(classify=classify)

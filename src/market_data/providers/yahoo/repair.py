@@ -1,0 +1,81 @@
+"""What must be done to Yahoo's rows before they are candles: pure functions on frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import tzinfo
+
+import numpy as np
+import polars as pl
+
+from market_data.model.dataset import EXACT, UTC_MICROS
+from market_data.model.session import Grid
+from market_data.providers.yahoo.parse import Split
+
+PRICES = ("open", "high", "low", "close")
+NOTE_UNADJUSTED = "unadjusted_for_splits"
+NOTE_SPLITS_UNKNOWN = "later_splits_unknown"
+# Half the spacing of 32-bit floats, relative to the value: Yahoo's prices went through one.
+SINGLE_PRECISION = 2.0**-23
+
+
+def at_session_open(days: pl.DataFrame, sessions: Grid, zone: tzinfo) -> pl.DataFrame:
+    """Daily rows stamped with the open of the session of their exchange-local date, one per date.
+
+    Of two rows of one date the later is kept: the source appends today's row again. A row of a date without session
+    keeps its own time stamp: the rules refuse it.
+    """
+    opens = pl.DataFrame({"opens": pl.Series(sessions.opens, dtype=pl.Int64).cast(UTC_MICROS)})
+    by_date = opens.with_columns(date=local_date("opens", zone))
+    dated = days.sort("timestamp").with_columns(date=local_date("timestamp", zone))
+    latest = dated.unique("date", keep="last", maintain_order=True)
+    joined = latest.join(by_date, on="date", how="left", maintain_order="left")
+    return joined.with_columns(timestamp=pl.coalesce("opens", "timestamp")).select(days.columns)
+
+
+def without_live_row(rows: pl.DataFrame, wanted: Grid) -> pl.DataFrame:
+    """Rows without the last one where that is off the grid: the price of this moment, which the source appends."""
+    ordered = rows.sort("timestamp")
+    last = ordered["timestamp"].cast(pl.Int64).tail(1).to_numpy()
+    return ordered if np.isin(last, wanted.opens).all() else ordered.head(-1)
+
+
+def unadjusted(rows: pl.DataFrame, splits: Sequence[Split], zone: tzinfo, price_hint: int) -> pl.DataFrame:
+    """Prices and volumes as they were traded: every split after a row is taken back.
+
+    The source divides by the ratio and rounds to a 32-bit float. A price is given with `price_hint` decimals where that
+    very price, divided by the ratio, is the float that was sent and no other price of as many decimals is near; else it
+    is the product, with all its digits.
+    """
+    later = rows.with_columns(date=local_date("timestamp", zone), up=pl.lit(1, EXACT), down=pl.lit(1, EXACT))
+    for split in splits:
+        before = pl.col("date") < split.moment.astimezone(zone).date()
+        later = later.with_columns(
+            up=pl.when(before).then(pl.col("up") * pl.lit(split.numerator, EXACT)).otherwise("up"),
+            down=pl.when(before).then(pl.col("down") * pl.lit(split.denominator, EXACT)).otherwise("down"),
+        )
+    changed = pl.col("up") != pl.col("down")
+    return later.with_columns(
+        *(pl.when(changed).then(_price(name, price_hint)).otherwise(name).alias(name) for name in PRICES),
+        volume=pl.when(changed).then(pl.col("volume") * pl.col("down") / pl.col("up")).otherwise("volume"),
+        notes=pl.when(changed).then(pl.lit(NOTE_UNADJUSTED)).otherwise("notes"),
+    ).select(rows.columns)
+
+
+def noted(rows: pl.DataFrame, note: str) -> pl.DataFrame:
+    """Rows with one more note."""
+    return rows.with_columns(notes=pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True))
+
+
+def local_date(column: str, zone: tzinfo) -> pl.Expr:
+    """The exchange-local date of a column of UTC moments."""
+    return pl.col(column).dt.convert_time_zone(str(zone)).dt.date()
+
+
+def _price(name: str, price_hint: int) -> pl.Expr:
+    product = pl.col(name) * pl.col("up") / pl.col("down")
+    round_price = product.round(price_hint)
+    sent_again = round_price.cast(pl.Float64) * pl.col("down").cast(pl.Float64) / pl.col("up").cast(pl.Float64)
+    same = sent_again.cast(pl.Float32) == pl.col(name).cast(pl.Float64).cast(pl.Float32)
+    alone = product.cast(pl.Float64) * 2 * SINGLE_PRECISION < 10.0**-price_hint
+    return pl.when(same & alone).then(round_price.cast(EXACT)).otherwise(product)
