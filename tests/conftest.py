@@ -37,7 +37,7 @@ def template(postgres: EmbeddedServer) -> str:
     """Name of a migrated database without connections, made by the first worker that asks."""
     with (postgres.home / "template.lock").open("w") as lock, _admin(postgres) as admin:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not admin.execute("SELECT FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
             _create(admin, "being_migrated", None)
             with Database.open(make_conninfo(postgres.conninfo(), dbname="being_migrated"), None) as database:
                 migrate.upgrade(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -59,7 +60,8 @@ def holder() -> Iterator[Holder]:
 
 
 def wait_open(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     if process.stdout.readline() != "open\n":
         pytest.fail(process.stderr.read())
 
@@ -95,7 +97,7 @@ def data_dir(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 def copy_with_owner(source: str, target: str) -> str:
     shutil.copy2(source, target)
-    status = os.stat(source)
+    status = Path(source).stat()
     os.chown(target, status.st_uid, status.st_gid)
     return target
 
@@ -159,9 +161,9 @@ def test_kill_of_postgres_is_healed_while_open(data_dir: Path) -> None:
         started = threading.Event()
 
         def compute() -> None:
+            busy.execute("SELECT 1")
+            started.set()
             with pytest.raises(psycopg.OperationalError):
-                busy.execute("SELECT 1")
-                started.set()
                 busy.execute("SELECT sum(sqrt(i)) FROM generate_series(1, 4000000000) AS i")
 
         child = threading.Thread(target=compute)
@@ -173,7 +175,8 @@ def test_kill_of_postgres_is_healed_while_open(data_dir: Path) -> None:
         child.join()
         busy.close()
         revived = running(data_dir)
-        assert revived is not None and revived.pid != server.pid
+        assert revived is not None
+        assert revived.pid != server.pid
 
 
 def test_kill_of_both_is_healed_on_reopening(data_dir: Path, holder: Holder) -> None:
@@ -254,13 +257,13 @@ def test_as_a_normal_user(tmp_path: Path, holder: Holder) -> None:
         folder.chmod(folder.stat().st_mode | 0o011)
     account: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
     probe = ["/bin/sh", "-c", '"$0" -c "import market_data.storage.database"', sys.executable]
-    if subprocess.run(probe, capture_output=True, **account).returncode != 0:
+    if subprocess.run(probe, capture_output=True, check=False, **account).returncode != 0:
         pytest.skip("the interpreter or this checkout is closed to other users")
     process = holder(tmp_path / "theirs", **account)
     wait_open(process)
     server = running(tmp_path / "theirs")
     assert server is not None
-    assert os.stat(f"/proc/{server.pid}").st_uid == 65534
+    assert Path(f"/proc/{server.pid}").stat().st_uid == 65534
     leave(process)
     assert running(tmp_path / "theirs") is None
 
@@ -277,7 +280,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 110 MB, without asking for more than a mount."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)], capture_output=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
     if mounted.returncode != 0:
         pytest.skip("mounting a tmpfs is not allowed here")
     yield folder
@@ -287,17 +291,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def fill(path: Path) -> None:
+    ballast = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(ballast, b"\0" * 4096)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+    finally:
+        os.close(ballast)
+
+
 def test_a_full_disk(small_disk: Path) -> None:
     with Database.open(None, small_disk, server_settings={"min_wal_size": "'32MB'"}) as database:
         database.rows("CREATE TABLE notes (note text)")
         with pytest.raises(DiskFull, match="No space is left"):
             database.rows("INSERT INTO notes SELECT repeat(md5(i::text), 40) FROM generate_series(1, 200000) AS i")
         assert database.rows("SELECT count(*) AS n FROM notes") == [{"n": 0}]
-    ballast = os.open(small_disk / "ballast", os.O_WRONLY | os.O_CREAT)
-    with pytest.raises(OSError, match="No space left"):
-        while True:
-            os.write(ballast, b"\0" * 4096)
-    os.close(ballast)
+    fill(small_disk / "ballast")
     with pytest.raises(DiskFull, match="postgres/log"):
         Database.open(None, small_disk)
     (small_disk / "ballast").unlink()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from market_data.model.errors import DatabaseUnavailable, MarketDataError, StorageError
+from market_data.model.errors import DatabaseUnavailable, StorageError
 from market_data.storage.sql_errors import translate
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ArrowReader:
             with self._lock:
                 # Opening the database reads the server's types (50 ms); its connections then share them.
                 if self._database is None or self._database[0] != conninfo:
-                    opened = adbc.AdbcDatabase(driver=driver._driver_path(), uri=conninfo)
+                    opened = driver.connect(conninfo)
                     self._database = (conninfo, opened)
                 database = self._database[1]
             connection = adbc.AdbcConnection(database)
@@ -104,16 +104,9 @@ def _query(connection: AdbcConnection, statement: str, conninfo: str) -> pl.Data
         raise translate(error, conninfo) from error
     except pl.exceptions.PolarsError as error:
         # The stream broke while it was read; Polars passes on the driver's text.
-        raise _broken_stream(str(error), conninfo) from error
+        raise translate(error, conninfo) from error
     assert isinstance(found, pl.Series)
     return found.struct.unnest()
-
-
-def _broken_stream(message: str, conninfo: str) -> MarketDataError:
-    lost = ("server closed the connection", "terminating connection", "no connection to the server", "SSL error")
-    if any(sign in message for sign in lost):
-        return DatabaseUnavailable(f"The database went away during a read: {message}")
-    return translate(StorageError(message), conninfo)
 
 
 def _close(connection: AdbcConnection) -> None:
@@ -145,7 +138,7 @@ def _plain_types(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _uuid_text(column: pl.Expr) -> pl.Expr:
-    """uuid arrives as its 16 bytes; no table of ours has bytea."""
+    """Uuid arrives as its 16 bytes; no table of ours has bytea."""
     digits = column.bin.encode("hex")
     return pl.concat_str([digits.str.slice(start, length) for start, length in _UUID_DASHES], separator="-").alias(
         column.meta.output_name()

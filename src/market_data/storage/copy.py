@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+from polars._typing import PolarsDataType
 from psycopg import sql
 
 from market_data.model.errors import StorageError
@@ -15,7 +16,17 @@ from market_data.storage.database import Connection
 from market_data.storage.sql_errors import translated
 
 CHUNK_ROWS: Final = 16_384
-_INTEGERS: Final = {"int2": pl.Int16, "int4": pl.Int32, "int8": pl.Int64}
+_INTEGERS: Final[dict[str, PolarsDataType]] = {"int2": pl.Int16, "int4": pl.Int32, "int8": pl.Int64}
+_NULLS: Final[dict[str, PolarsDataType]] = {
+    **_INTEGERS,
+    "numeric": pl.Decimal(38, 18),
+    "float8": pl.Float64,
+    "bool": pl.Boolean,
+    "date": pl.Date,
+    "timestamptz": pl.Datetime("us", "UTC"),
+    "uuid": pl.Binary,
+    "_text": pl.List(pl.String),
+}
 _TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name"})
 
 
@@ -72,7 +83,7 @@ def _column_types(connection: Connection, table: str) -> dict[str, str]:
         "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
         (table,),
     )
-    return {name: kind for name, kind in found.fetchall()}
+    return dict(found.fetchall())
 
 
 def _encoder(empty: pl.DataFrame, types: dict[str, str]) -> Callable[[pl.DataFrame, bool, bool], bytes]:
@@ -118,7 +129,7 @@ def _cast(column: pl.Expr, dtype: pl.DataType, kind: str, name: str) -> pl.Expr:
         return column.cast(pl.Float64)
     if kind == "timestamptz" and isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         return column.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    if kind == "bool" and dtype == pl.Boolean or kind == "date" and dtype == pl.Date:
+    if (kind == "bool" and dtype == pl.Boolean) or (kind == "date" and dtype == pl.Date):
         return column
     if kind in _TEXTS | {"jsonb"} and isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
         return column.cast(pl.String)
@@ -129,15 +140,3 @@ def _cast(column: pl.Expr, dtype: pl.DataType, kind: str, name: str) -> pl.Expr:
     if dtype == pl.Null:
         return column.cast(_NULLS.get(kind, pl.String))
     raise StorageError(f"Column {name}: {dtype} cannot be stored exactly as PostgreSQL's {kind}")
-
-
-_NULLS: Final = {
-    **_INTEGERS,
-    "numeric": pl.Decimal(38, 18),
-    "float8": pl.Float64,
-    "bool": pl.Boolean,
-    "date": pl.Date,
-    "timestamptz": pl.Datetime("us", "UTC"),
-    "uuid": pl.Binary,
-    "_text": pl.List(pl.String),
-}

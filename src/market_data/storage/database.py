@@ -7,21 +7,21 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, LiteralString, TypeVar, cast
+from typing import Any, Final, Self, TypeVar
 
 import polars as pl
 import psycopg
 import psycopg_pool
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from market_data.model.errors import ConfigError, DatabaseUnavailable, TransientError, UsageError
 from market_data.storage.arrow_reads import ArrowReader
 from market_data.storage.embedded import EmbeddedServer
-from market_data.storage.sql_errors import masked_url, retryable, translate, translated
+from market_data.storage.sql_errors import masked_url, retryable, translated
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -100,21 +100,21 @@ class Database:
             ConfigError: when the url cannot be read or names a database that does not exist.
             BadCredentials, DatabaseUnavailable, DiskFull, MissingPrivilege, SchemaMismatch: saying what to do.
         """
-        limits = {"lock_seconds": lock_seconds, "statement_seconds": statement_seconds}
+        connect = partial(cls, pool_size=pool_size, lock_seconds=lock_seconds, statement_seconds=statement_seconds)
         if url:
             conninfo = _checked_conninfo(url)
-            return cls(lambda: conninfo, pool_size=pool_size, **limits)
+            return connect(lambda: conninfo)
         if data_dir is None:
             raise UsageError("Neither a database URL nor a data directory was given.")
         server = EmbeddedServer(data_dir, settings=server_settings)
         server.acquire()
         try:
-            return cls(server.conninfo, server=server, pool_size=pool_size, **limits)
+            return connect(server.conninfo, server=server)
         except BaseException:
             server.release()
             raise
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -157,7 +157,7 @@ class Database:
                 if not retryable(error) or attempt == attempts:
                     raise
             # Jitter only has to differ between the rivals, so an ordinary random number is enough.
-            time.sleep(random.uniform(0.0, 0.01 * 2**attempt))  # noqa: S311
+            time.sleep(random.uniform(0.0, 0.01 * 2**attempt))
         raise UsageError(f"attempts must be at least 1, not {attempts}")
 
     def frame(self, query: str, params: Parameters = ()) -> pl.DataFrame:
@@ -176,7 +176,7 @@ class Database:
         if not params:
             return self._arrow.read(query)
         with self._connection() as connection:
-            statement = psycopg.ClientCursor(connection).mogrify(cast(LiteralString, query), params)
+            statement = psycopg.ClientCursor(connection).mogrify(query, params)
         return self._arrow.read(statement)
 
     def rows(self, query: str, params: Parameters = ()) -> list[dict[str, Any]]:
@@ -186,7 +186,7 @@ class Database:
             MarketDataError: ours for what PostgreSQL says.
         """
         with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(cast(LiteralString, query), params or None)
+            cursor.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
     def conninfo(self) -> str:
@@ -204,7 +204,7 @@ class Database:
 
     def _configure(self, connection: Connection) -> None:
         for statement in self._session:
-            connection.execute(sql.SQL(cast(LiteralString, statement)))
+            connection.execute(statement)
 
     def _probe(self) -> None:
         """Connect once by ourselves: the pool would hide why it fails and try for half a minute."""
@@ -218,7 +218,7 @@ class Database:
 
 
 def _checked_conninfo(url: str) -> str:
-    """libpq's connection string for a URL, SQLAlchemy's `postgresql+driver://` included."""
+    """Libpq's connection string for a URL, SQLAlchemy's `postgresql+driver://` included."""
     plain = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url.strip())
     try:
         parts = conninfo_to_dict(plain)
@@ -230,6 +230,3 @@ def _checked_conninfo(url: str) -> str:
         ) from None
     parts.setdefault("application_name", "market-data")
     return make_conninfo("", **parts)
-
-
-__all__ = ["Connection", "Database", "Parameters", "translate"]

@@ -90,8 +90,10 @@ def upgrade(database: Database) -> UpgradeSummary:
     started = time.monotonic()
     conninfo = database.conninfo()
     with translated(conninfo), psycopg.connect(conninfo) as connection:
-        connection.execute("SELECT set_config('lock_timeout', '0', true), set_config('timezone', 'UTC', true)")
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        # Held by the session, until the connection closes: SQLAlchemy begins with a rollback of its own.
+        connection.execute("SET lock_timeout = 0; SET statement_timeout = 0; SET timezone = 'UTC'")
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+        connection.commit()
         before = _status(connection)
         if before.pending:
             _apply(connection, conninfo)
@@ -187,13 +189,15 @@ def _run_alembic(
     script = ScriptDirectory(str(FOLDER), version_locations=[str(FOLDER)])
 
     def steps(current: Any, _context: Any) -> Any:
-        return script._upgrade_revs("head", current)
+        return script._upgrade_revs("head", current)  # noqa: SLF001 (as alembic.command does; it would need an env.py)
 
     offline = {"as_sql": True, "starting_rev": after} if output is not None else {}
     with EnvironmentContext(Config(), script, fn=steps, **offline) as environment:
         environment.configure(
             connection=bound,
             dialect_name=None if bound is not None else "postgresql",
+            # Otherwise each percent sign would be printed twice.
+            dialect_opts={"paramstyle": "named"},
             output_buffer=output,
             version_table=VERSION_TABLE,
             transactional_ddl=True,

@@ -13,7 +13,7 @@ _ADDED: Final = re.compile(r"^ALTER TABLE (?P<table>\w+) ADD COLUMN (?P<name>\w+
 
 
 def known_revisions() -> tuple[str, ...]:
-    """Identifiers of the revisions this program brings, oldest first: 0001, 0002, …"""
+    """Identifiers of the revisions this program brings, oldest first: 0001, 0002 and so on."""
     return tuple(path.stem[1:].split("_")[0] for path in _sql_files())
 
 

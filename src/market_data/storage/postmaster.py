@@ -63,7 +63,6 @@ class Postmaster:
         if lines and lines[0].isdigit() and _exists(int(lines[0])):
             (cluster / "postmaster.pid").write_text("\n".join([str(IMPOSSIBLE_PID), *lines[1:]]) + "\n")
 
-
     @staticmethod
     def end_orphans(cluster: Path) -> None:
         """Tell children of a server that was killed to end at once, as the server would have done had it crashed.
@@ -118,6 +117,6 @@ def _linux_state(pid: int) -> str | None:
 def _is_server_of(pid: int, cluster: Path) -> bool:
     """Whether that process works in the cluster's folder; assumed where the system does not tell."""
     try:
-        return os.path.samefile(f"/proc/{pid}/cwd", cluster)
+        return Path(f"/proc/{pid}/cwd").samefile(cluster)
     except (FileNotFoundError, PermissionError, ProcessLookupError):
         return not Path("/proc/self/cwd").exists()

@@ -25,8 +25,19 @@ from market_data.model.errors import (
 
 # Serialization failure and deadlock: the transaction was rolled back whole and may simply be run again.
 RETRYABLE: Final = frozenset({"40001", "40P01"})
-_DENIED: Final = re.compile(r"permission denied for (?P<kind>[a-z -]+?) \"?(?P<name>[^\"\n]+?)\"?$", re.MULTILINE)
-_OWNER: Final = re.compile(r"must be owner of (?P<kind>[a-z -]+?) \"?(?P<name>[^\"\n]+?)\"?$", re.MULTILINE)
+_NAME: Final = r'(?P<kind>[a-z -]+?) "?(?P<name>[^"\n]+?)"?(?= DETAIL:| \(|$)'
+_DENIED: Final = re.compile(f"permission denied for {_NAME}", re.MULTILINE)
+_OWNER: Final = re.compile(f"must be owner of {_NAME}", re.MULTILINE)
+# ADBC passes on an error in the middle of the rows without its SQLSTATE.
+_STATE_BY_WORDS: Final = {
+    "canceling statement due to": "57014",
+    "could not serialize access": "40001",
+    "deadlock detected": "40P01",
+    "No space left on device": "53100",
+    "terminating connection": "57P01",
+    "server closed the connection": "08006",
+    "no connection to the server": "08003",
+}
 _PRIVILEGES: Final = {
     "table": "SELECT, INSERT, UPDATE, DELETE ON TABLE",
     "view": "SELECT ON TABLE",
@@ -62,8 +73,8 @@ def translated(conninfo: str) -> Iterator[None]:
 
 def translate(error: Exception, conninfo: str) -> MarketDataError:
     """Our error for one of psycopg, psycopg_pool or ADBC (anything that may carry an SQLSTATE)."""
-    state = sqlstate(error)
     message = _without_password(_message(error), conninfo)
+    state = sqlstate(error) or next((code for words, code in _STATE_BY_WORDS.items() if words in message), None)
     if state is None:
         return _connection_failure(error, message, conninfo)
     return _by_state(state, message, conninfo)
