@@ -5,20 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 import numpy as np
-import polars as pl
 
 from market_data.features.flow import is_crypto
 from market_data.model.feature import feature
 from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import MICROSECOND
-from market_data.model.window import Observations, Window
+from market_data.model.window import IntArray, Observations, Window, picked
 
 # A value that was not renewed for so long is no longer the current one; funding is paid every 1 to 8 hours, ratios are
 # published every 5 minutes to 1 day.
 LARGEST_AGE = timedelta(days=1)
 FUNDING_HISTORY = timedelta(days=90)
 FUNDING_MINIMUM = 30
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 256
 
 
 @feature(lookback=0, inputs=("liquidations_long", "liquidations_short", "volume"), unit="ratio", where=is_crypto)
@@ -36,10 +35,10 @@ def liquidation_intensity(window: Window) -> FloatArray:
 def open_interest_change(window: Window) -> FloatArray:
     """Change of open interest over the candle.
 
-    Formula: (open_interest at the candle's end - at its open) / that at its open * 100; the value at its open is the
-    previous candle's.
-    Null: when either is absent; when the candle does not follow directly on the one before; when the earlier value is 0;
-    for stocks and ETFs.
+    Formula: (open_interest at the candle's end - at its open) / that at its open * 100; at its open it is
+    the previous candle's.
+    Null: when either is absent or the earlier one is 0; when the candle does not follow directly on the one before; for
+    stocks and ETFs.
     Source: the exchange's open interest, as known at each candle's end.
     """
     interest = window.column("open_interest")
@@ -57,11 +56,8 @@ def long_short_ratio(window: Window) -> FloatArray:
     Null: when none is known or the newest speaks of a moment more than a day before the end; for stocks and ETFs.
     Source: the exchange's ratio of accounts that are net long to accounts that are net short.
     """
-    frame = window.observations.get("long_short_ratios")
-    if frame is not None:
-        frame = frame.filter(pl.col("kind") == "global_accounts")
-    ratios = Observations.of(frame, pl.col("ratio"))
-    return ratios.pick(ratios.current(window.ends, LARGEST_AGE))
+    ratios = window.observed("long_short_ratios", "ratio", kind="global_accounts")
+    return picked(ratios.values["ratio"], ratios.current(window.ends, LARGEST_AGE))
 
 
 @feature(
@@ -70,28 +66,29 @@ def long_short_ratio(window: Window) -> FloatArray:
 def funding_rate_percentile(window: Window) -> FloatArray:
     """How high the current funding rate stands among those of its trailing 90 days.
 
-    Formula: number of funding rates in (t - 90 days, t] strictly below the one at t / number of all in it * 100, where t is
-    the moment of the newest regular funding rate known at the candle's end.
-    Null: while (t - 90 days, t] holds fewer than 30 rates; when none is known or the newest is more than a day older than
-    the end; for stocks and ETFs.
+    Formula: number of funding rates in (t - 90 days, t] strictly below the one at t / number of all there * 100; t
+    is the moment of the newest regular funding rate known at the candle's end.
+    Null: while (t - 90 days, t] holds fewer than 30 rates; when none is known or the newest is more than a day older
+    than the end; for stocks and ETFs.
     Source: the exchange's funding rate history.
     """
-    frame = window.observations.get("funding_rates")
-    if frame is not None:
-        frame = frame.filter(pl.col("rate_type") == "Regular")
-    rates = Observations.of(frame, pl.col("rate"))
-    return rates.pick(rates.current(window.ends, LARGEST_AGE), _percentiles(rates))
+    rates = window.observed("funding_rates", "rate", rate_type="Regular")
+    current = rates.current(window.ends, LARGEST_AGE)
+    used, place = np.unique(current, return_inverse=True)
+    return _percentiles(rates, used)[place]
 
 
-def _percentiles(rates: Observations) -> FloatArray:
-    oldest = np.searchsorted(rates.timestamp, rates.timestamp - FUNDING_HISTORY // MICROSECOND, side="right")
-    out = np.full(len(rates.values), np.nan)
-    for start in range(0, len(out), BLOCK_ROWS):
-        rows = np.arange(start, min(start + BLOCK_ROWS, len(out)))
-        counts = rows - oldest[rows] + 1
+def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
+    """Percentile of each rate at an index in `used`; NaN for -1."""
+    out = np.full(len(used), np.nan)
+    values = rates.values["rate"]
+    for start in range(int(np.searchsorted(used, 0)), len(used), BLOCK_ROWS):
+        rows = used[start : start + BLOCK_ROWS]
+        oldest = np.searchsorted(rates.timestamp, rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
+        counts = rows - oldest + 1
         # One line per rate: the places of its trailing window, those before its beginning marked.
         places = rows[:, None] - np.arange(int(counts.max()))
-        inside = places >= oldest[rows, None]
-        below = ((rates.values[np.maximum(places, 0)] < rates.values[rows, None]) & inside).sum(axis=1)
-        out[rows] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
+        inside = places >= oldest[:, None]
+        below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
+        out[start : start + len(rows)] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
     return out

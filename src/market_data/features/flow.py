@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import numpy as np
-import polars as pl
 
 from market_data.model.feature import feature
 from market_data.model.instrument import AssetClass, Series
 from market_data.model.rolling import FloatArray
-from market_data.model.timeframe import MICROSECOND, Timeframe
+from market_data.model.timeframe import Timeframe
 from market_data.model.window import Observations, Window
 
 LONGEST_CANDLE = timedelta(weeks=1)
@@ -57,32 +56,32 @@ def exchange_inflow(window: Window) -> FloatArray:
     frame = window.observations.get("spot_flow")
     if frame is None or frame.is_empty():
         return out
-    net = (pl.col("buy_quote") - pl.col("sell_quote")).cast(pl.Float64)
-    periods = {period: Timeframe(period) for period in frame["period"].unique() if period in list(Timeframe)}
-    for period, length in sorted(periods.items(), key=lambda item: -item[1].micros):
-        flow = Observations.of(frame.filter(pl.col("period") == period), net)
-        total = _sum_over_candle(window, flow, length.duration)
+    periods = [Timeframe(period) for period in frame["period"].unique() if period in list(Timeframe)]
+    for period in sorted(periods, key=lambda period: -period.micros):
+        flow = window.observed("spot_flow", "buy_quote", "sell_quote", period=period.value)
+        total = _net_over_candle(window, flow, period)
         out = np.where(np.isnan(out), total, out)
     return out
 
 
-def _sum_over_candle(window: Window, flow: Observations, period: timedelta) -> FloatArray:
-    """Sum of the observations at the candle's open + period, + 2 periods, … its end; NaN unless all are there."""
-    step = period // MICROSECOND
+def _net_over_candle(window: Window, flow: Observations, period: Timeframe) -> FloatArray:
+    """Net flow of the periods that end at the open + 1 period, + 2 periods, … the end; NaN unless all are there."""
+    step = period.micros
     count = window.series.timeframe.micros // step
-    total = np.full(len(window), np.nan)
-    if not count or not len(flow.timestamp):
-        return total
-    last = flow.current(window.ends, period)
+    out = np.full(len(window), np.nan)
+    if not count or not len(flow):
+        return out
+    last = flow.current(window.ends, period.duration)
     whole = (window.ends - window.opens == count * step) & (last >= count - 1)
     rows, last = np.flatnonzero(whole), last[whole]
     first = last - count + 1
     # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
     tiles = (flow.timestamp[last] == window.ends[rows]) & (flow.timestamp[first] == window.opens[rows] + step)
     rows, first = rows[tiles], first[tiles]
-    summed = flow.values[first]
+    bought, sold = flow.values["buy_quote"], flow.values["sell_quote"]
+    total = bought[first] - sold[first]
     for place in range(1, count):
         # In this order for every candle, whatever stands before it.
-        summed = summed + flow.values[first + place]
-    total[rows] = summed
-    return total
+        total += bought[first + place] - sold[first + place]
+    out[rows] = total
+    return out

@@ -45,7 +45,7 @@ def candles_to_previous_close(series: Series) -> int:
 def return_1h(window: Window) -> FloatArray:
     """Return over the trailing hour.
 
-    Formula: (close - open of the first candle of the trailing hour) / that open * 100; for 1h (close - open) / open * 100.
+    Formula: (close - open of the first candle of the trailing hour) / that open * 100; for 1h it is the candle's.
     Null: until the hour's candles (1m 60, 5m 12, 15m 4, 30m 2, 1h 1) are all present and consecutive; when that open is
     0; for 4h, 1d and 1w, whose candles have no last hour.
     Source: simple return of the series' own candles.

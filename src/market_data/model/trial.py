@@ -17,6 +17,7 @@ from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.model.window import IntArray, Window
 
 _START: Final = datetime(2024, 2, 26, tzinfo=UTC)
+_LONG_AGO: Final = datetime(2001, 8, 20, tzinfo=UTC)
 _UTC_MICROS: Final = pl.Datetime("us", "UTC")
 _FUNDING_STEP: Final = timedelta(hours=8)
 _CRYPTO_COLUMNS: Final = (
@@ -116,9 +117,12 @@ def trial_observations(trial: Trial) -> Mapping[str, pl.DataFrame]:
 def _grid(trial: Trial, random: np.random.Generator) -> tuple[IntArray, IntArray]:
     # Twice as long as needed, so that gaps leave enough; stocks trade a fifth of the week.
     span = trial.timeframe.duration * (2 * trial.rows + 10)
+    start = _START
     if trial.asset_class is not AssetClass.CRYPTO:
-        span = span * 6 if trial.timeframe.intraday else span * 2
-    expected = grid(trial.asset_class, trial.timeframe, TimeRange(_START, _START + span))
+        # Sessions of weeks and years ahead are not known: weeks begin long ago.
+        start = _LONG_AGO if trial.timeframe is Timeframe.W1 else _START
+        span = span * 6 if trial.timeframe.intraday else span
+    expected = grid(trial.asset_class, trial.timeframe, TimeRange(start, start + span))
     kept = random.random(len(expected)) >= trial.gaps
     return expected.opens[kept][: trial.rows], expected.ends[kept][: trial.rows]
 

@@ -26,49 +26,39 @@ ENGINE_VERSION: Final = 1
 class Observations:
     """Values of one dataset on their own clock, in the order in which they became known.
 
-    `timestamp` and `known_at` are int64 microseconds UTC, both increasing; `values` are float64 of the same length. A
-    value that became known after one with a later or the same timestamp is left out: it never was the current one.
+    `timestamp` and `known_at` are int64 microseconds UTC, both increasing; `values` are float64 columns of the same
+    length. A value that became known after one with a later or the same timestamp is left out: it never was current.
     """
 
     timestamp: IntArray
     known_at: IntArray
-    values: FloatArray
+    values: Mapping[str, FloatArray]
 
     @classmethod
-    def of(cls, frame: pl.DataFrame | None, value: pl.Expr) -> Observations:
-        """The observations of a frame with `timestamp`, `known_at` and what the expression `value` reads.
-
-        None and an empty frame give none; rows whose value is null are left out.
-        """
-        if frame is None or frame.is_empty():
-            none = np.empty(0, np.int64)
-            return cls(none, none, np.empty(0))
+    def of(cls, frame: pl.DataFrame, *columns: str) -> Observations:
+        """The observations of a frame with `timestamp`, `known_at` and the columns; rows with a null are left out."""
         known = (
-            frame.select("timestamp", "known_at", value=value.cast(pl.Float64))
+            frame.select("timestamp", "known_at", *(pl.col(name).cast(pl.Float64) for name in columns))
             .drop_nulls()
             .sort("known_at", "timestamp")
         )
         timestamp = _micros(known["timestamp"])
-        newest = np.maximum.accumulate(timestamp)
-        current = np.r_[True, timestamp[1:] > newest[:-1]] if len(timestamp) else np.empty(0, np.bool_)
+        current = np.ones(len(timestamp), np.bool_)
+        current[1:] = timestamp[1:] > np.maximum.accumulate(timestamp)[:-1]
         known = known.filter(current)
-        return cls(timestamp[current], _micros(known["known_at"]), known["value"].to_numpy())
+        values = {name: _readonly(known[name].to_numpy()) for name in columns}
+        return cls(timestamp[current], _micros(known["known_at"]), values)
+
+    def __len__(self) -> int:
+        return len(self.timestamp)
 
     def current(self, moments: IntArray, max_age: timedelta) -> IntArray:
         """Index of the newest observation known at each moment; -1 where none is, or it is older than `max_age`."""
         index = np.searchsorted(self.known_at, moments, side="right") - 1
-        if len(self.timestamp) == 0:
+        if not len(self):
             return index
         index[moments - self.timestamp[index] > max_age // MICROSECOND] = -1
         return index
-
-    def pick(self, index: IntArray, values: FloatArray | None = None) -> FloatArray:
-        """The values (or others of the same length) at the indices; NaN where the index is -1."""
-        values = self.values if values is None else values
-        out = np.full(len(index), np.nan)
-        found = index >= 0
-        out[found] = values[index[found]]
-        return out
 
 
 class Window:
@@ -86,6 +76,7 @@ class Window:
         ends: IntArray,
         columns: Mapping[str, FloatArray],
         observations: Mapping[str, pl.DataFrame],
+        observed: dict[object, Observations] | None = None,
     ) -> None:
         self.series = series
         self.opens = opens
@@ -93,6 +84,8 @@ class Window:
         self.observations = observations
         self._columns = dict(columns)
         self._memo: dict[object, object] = {}
+        # Shared by all parts of a window, which see the same observations.
+        self._observed = {} if observed is None else observed
 
     @classmethod
     def of(cls, series: Series, frame: pl.DataFrame, observations: Mapping[str, pl.DataFrame] | None = None) -> Window:
@@ -121,12 +114,14 @@ class Window:
     def rows(self, start: int, stop: int) -> Window:
         """The part [start, stop), counted in rows from 0, with the same observations; no array is copied."""
         columns = {name: values[start:stop] for name, values in self._columns.items()}
-        return Window(self.series, self.opens[start:stop], self.ends[start:stop], columns, self.observations)
+        return Window(
+            self.series, self.opens[start:stop], self.ends[start:stop], columns, self.observations, self._observed
+        )
 
     def restricted(self, columns: frozenset[str]) -> Window:
         """The same rows with only these columns known; the others read as absent."""
         kept = {name: values for name, values in self._columns.items() if name in columns}
-        return Window(self.series, self.opens, self.ends, kept, self.observations)
+        return Window(self.series, self.opens, self.ends, kept, self.observations, self._observed)
 
     def observing(self, observations: Mapping[str, pl.DataFrame]) -> Window:
         """The same rows with other observations."""
@@ -165,7 +160,7 @@ class Window:
 
     @cached_property
     def log_returns(self) -> FloatArray:
-        """Natural logarithm of close over the previous row's close; NaN for the first row and for prices not above 0."""
+        """Logarithm of close over the previous row's close; NaN for the first row and for prices not above 0."""
         return _readonly(log_ratio(self.close, self.earlier(self.close, 1)))
 
     @cached_property
@@ -195,8 +190,21 @@ class Window:
         doublings = self._doublings(values)
         return self.once((id(values), "deviation", rows), values, lambda: doublings.deviation_of_last(rows))
 
+    def observed(self, dataset: str, *columns: str, **kinds: str) -> Observations:
+        """The observations of a dataset; `kinds` restricts to rows whose column has that text, e.g. period="5m"."""
+        key = (dataset, columns, tuple(kinds.items()))
+        if key not in self._observed:
+            frame = self.observations.get(dataset)
+            if frame is None:
+                none = np.empty(0, np.int64)
+                self._observed[key] = Observations(none, none, {name: np.empty(0) for name in columns})
+            else:
+                wanted = pl.all_horizontal(pl.lit(True), *(pl.col(name) == text for name, text in kinds.items()))
+                self._observed[key] = Observations.of(frame.filter(wanted), *columns)
+        return self._observed[key]
+
     def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
-        """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 where there is none."""
+        """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
         here = np.arange(len(self))
         index = np.maximum(here - lookback, 0)
         # Without gaps the wanted row is exactly `lookback` rows back: look there first.
@@ -208,7 +216,7 @@ class Window:
         return index
 
     def once(self, key: object, owner: object, compute: Callable[[], FloatArray]) -> FloatArray:
-        """The array computed on the first call with this key; `owner` is kept alive as long as the key may name its id."""
+        """The array computed on the first call with this key; `owner` is kept alive, since the key names its id."""
         held = self._memo.get(key)
         if held is None:
             held = (owner, _readonly(compute()))
@@ -228,6 +236,13 @@ class Window:
 
 def _micros(column: pl.Series) -> IntArray:
     return column.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
+
+
+def picked(values: FloatArray, index: IntArray) -> FloatArray:
+    """The values at the indices; NaN where the index is -1."""
+    if not len(values):
+        return np.full(len(index), np.nan)
+    return np.where(index >= 0, values[index], np.nan)
 
 
 def _readonly(values: FloatArray) -> FloatArray:
