@@ -24,7 +24,7 @@ from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import TimeRange
 from market_data.model.window import Window
 from market_data.pipeline.normalise import as_doubles
-from market_data.pipeline.observe import SOURCE_VALUES, join_observations
+from market_data.pipeline.observe import SOURCE_VALUES, expected_values, join_observations
 from market_data.pipeline.validate import broken_rules
 
 _ALWAYS: Final = ("open", "high", "low", "close", "volume")
@@ -149,14 +149,7 @@ def _scores(
     observations: Mapping[str, pl.DataFrame],
     checks: int,
 ) -> pl.DataFrame:
-    expected = list(EXPECTED_FIELDS[series.asset_class])
-    # Where an instrument has derivatives at all, a candle without them is incomplete.
-    expected += [
-        name
-        for name, dataset in (("open_interest", "open_interest"), ("funding_rate", "funding_rates"))
-        if not observations.get(dataset, pl.DataFrame()).is_empty()
-    ]
-    share = quality.completeness(seen, expected)
+    share = _completeness(series, seen, observations)
     passed = 1 - notes.list.len().cast(pl.Float64) / max(checks, 1)
     return pl.DataFrame(
         {
@@ -169,6 +162,17 @@ def _scores(
             "data_completeness": share,
         }
     )
+
+
+def _completeness(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> pl.Series:
+    """Share of the fields each row should have; where an instrument has derivatives, a candle without is incomplete."""
+    plain = EXPECTED_FIELDS[series.asset_class]
+    expected = expected_values(seen, observations)
+    present = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int64) for name in plain)
+    also = [(pl.col(name).is_not_null() & expected[name]).cast(pl.Int64) for name in expected.columns]
+    # Divided once: a sum of shares would miss 1 by a rounding.
+    wanted = len(plain) + expected.select(pl.sum_horizontal(pl.all().cast(pl.Int64))).to_series()
+    return (seen.select(pl.sum_horizontal(present, *also)).to_series() / wanted).alias("data_completeness")
 
 
 def _feature_share(

@@ -25,9 +25,10 @@ def normalise(series: Series, frame: pl.DataFrame) -> pl.DataFrame:
 
 def with_ends(series: Series, rows: pl.DataFrame) -> pl.DataFrame:
     """`rows`, sorted by timestamp, with `end`: the canonical end of each candle, null off the grid."""
-    if rows.is_empty():
+    times = rows["timestamp"].drop_nulls()
+    if times.is_empty():
         return rows.with_columns(end=pl.lit(None, UTC_MICROS))
-    span = TimeRange(rows["timestamp"][0], rows["timestamp"][-1] + timedelta(microseconds=1))
+    span = TimeRange(times[0], times[-1] + timedelta(microseconds=1))
     expected = grid(series.asset_class, series.timeframe, span)
     ends = pl.DataFrame({"timestamp": expected.opens, "end": expected.ends}).cast(pl.Int64).cast(UTC_MICROS)
     return rows.join(ends, on="timestamp", how="left", maintain_order="left")

@@ -4,33 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
+from market_data.model.dataset import CANDLES
 from market_data.model.instrument import Series
 from market_data.model.rule import Rule, Severity
 from market_data.pipeline.normalise import as_doubles
 
+# A candle without one of these is none. Rules take null for fine, since most values may be absent.
+REQUIRED: Final = ("timestamp", "open", "high", "low", "close", "volume")
+VALUE_MISSING: Final = "value_missing"
+_COMPARED: Final = tuple(name for name in CANDLES.schema if name != "notes")
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Rows of a batch, parted: `rejected` has one more column, `rules`, a list of names."""
+    """Rows of a batch, parted: `rejected` has one more column, `rules`, a list of names.
+
+    `repeated` counts further rows that say again exactly what an accepted one says.
+    """
 
     accepted: pl.DataFrame
     rejected: pl.DataFrame
+    repeated: int = 0
 
 
 def validate(series: Series, rows: pl.DataFrame, rules: Sequence[Rule]) -> Checked:
-    """Part normalised rows by the rejecting rules; every row is in exactly one of the two results."""
+    """Part normalised rows by the rejecting rules; every row is accepted, rejected, or counted as repeated.
+
+    Of rows that share a timestamp the first good one is accepted; others are repeated when they say the same, else
+    rejected.
+    """
     rejecting = [rule for rule in rules if rule.severity is Severity.REJECT]
-    seen = as_doubles(rows).with_columns(asset_class=pl.lit(series.asset_class.value))
-    broken = broken_rules(seen, rejecting)
+    seen = as_doubles(rows).with_columns(
+        asset_class=pl.lit(series.asset_class.value), first_of_timestamp=pl.lit(value=True)
+    )
+    broken = _broken(seen, rejecting)
     fine = broken.list.len() == 0
-    return Checked(rows.filter(fine), rows.with_columns(rules=broken).filter(~fine))
+    if rows["timestamp"].n_unique() == rows.height:
+        return Checked(rows.filter(fine), rows.with_columns(rules=broken).filter(~fine))
+    # A bad row must not take the place of a good one: only good rows compete for being first.
+    marked = seen.with_columns(fine=fine).with_columns(
+        first_of_timestamp=~pl.col("fine") | pl.col("timestamp").is_first_distinct().over("fine")
+    )
+    broken = _broken(marked.drop("fine"), rejecting)
+    first = broken.list.len() == 0
+    accepted = rows.filter(first)
+    same = rows.with_columns(rules=broken, second=fine & ~first).filter(~first)
+    repeats = same.join(accepted, on=_COMPARED, how="semi", nulls_equal=True, maintain_order="left")["second"].sum()
+    rejected = pl.concat(
+        [
+            same.filter(~pl.col("second")),
+            same.filter("second").join(accepted, on=_COMPARED, how="anti", nulls_equal=True, maintain_order="left"),
+        ]
+    )
+    return Checked(accepted, rejected.drop("second"), int(repeats))
+
+
+def _broken(rows: pl.DataFrame, rejecting: Sequence[Rule]) -> pl.Series:
+    broken = broken_rules(rows, rejecting)
+    missing = rows.select(pl.any_horizontal(pl.col(name).is_null() for name in REQUIRED)).to_series()
+    if not missing.any():
+        return broken
+    names = pl.DataFrame({"broken": broken, "missing": missing})
+    absent = pl.when("missing").then(pl.lit([VALUE_MISSING])).otherwise(pl.lit([], pl.List(pl.String)))
+    return names.select(pl.concat_list(absent, "broken")).to_series()
 
 
 def broken_rules(rows: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
     """Per row the names of the rules it breaks, in the order of `rules`; an empty list when none."""
+    empty = pl.lit([], pl.List(pl.String))
     if not rules:
         return pl.Series("rules", [[]] * rows.height, pl.List(pl.String))
     names = [
@@ -38,4 +83,10 @@ def broken_rules(rows: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
         for rule in rules
     ]
     broken = rows.select(names)
-    return broken.select(rules=pl.concat_list(pl.all()).list.drop_nulls()).to_series()
+    # Most rows break none, and lists are dear: they are made only where there is something to name.
+    flawed = broken.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+    if not flawed.any():
+        return pl.Series("rules", [[]], pl.List(pl.String)).new_from_index(0, rows.height)
+    return broken.select(
+        pl.when(flawed).then(pl.concat_list(pl.all()).list.drop_nulls()).otherwise(empty).alias("rules")
+    ).to_series()

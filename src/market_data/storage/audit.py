@@ -1,4 +1,4 @@
-"""What happened: runs, fetch and compute logs, quarantine, quality per day, status and backfill progress.
+"""What happened: runs, fetch and compute logs, disagreements, quality per day, status and backfill progress.
 
 Every function writes inside the caller's transaction, so that a row and the record of how it came commit together.
 """
@@ -6,16 +6,20 @@ Every function writes inside the caller's transaction, so that a row and the rec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import polars as pl
 from psycopg.types.json import Jsonb
 
 from market_data.model.instrument import Instrument, Series
-from market_data.model.timeframe import TimeRange
+from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.storage.copy import copy_in
 from market_data.storage.database import Connection
 from market_data.storage.upsert import Counts
+
+SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,54 +94,47 @@ def log_compute(
     )
 
 
-def quarantine(
-    connection: Connection, series: Series, rejected: pl.DataFrame, source: str, run_id: UUID, now: datetime
-) -> None:
-    """Keep rejected rows whole, with the rules they broke; a row offered again in the same state is kept once."""
-    for row in rejected.iter_rows(named=True):
-        rules = row.pop("rules")
-        payload = {name: None if value is None else str(value) for name, value in row.items()}
-        connection.execute(
-            "INSERT INTO quarantine (dataset, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, "
-            "created_at) SELECT 'candles', %(symbol)s, %(asset_class)s, %(timeframe)s, %(timestamp)s, %(source)s, "
-            "%(rule)s, %(payload)s, %(run_id)s, %(now)s WHERE NOT EXISTS (SELECT FROM quarantine WHERE dataset = 'candles' "
-            "AND symbol = %(symbol)s AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s "
-            "AND timestamp = %(timestamp)s AND source = %(source)s AND rule = %(rule)s AND payload = %(payload)s)",
-            dict(zip(("symbol", "asset_class", "timeframe"), series.key, strict=True))
-            | {
-                "timestamp": row["timestamp"],
-                "source": source,
-                "rule": ", ".join(rules),
-                "payload": Jsonb(payload),
-                "run_id": run_id,
-                "now": now,
-            },
-        )
-
-
 def record_disagreements(connection: Connection, series: Series, disagreements: pl.DataFrame, now: datetime) -> None:
-    """Keep where two sources differ on the same candle, field by field.
+    """Keep where two sources differ on the same candle, field by field; what is on record already is kept once.
 
     Args:
         disagreements: timestamp, field, source_a, value_a (standing), source_b, value_b (offered).
     """
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO disagreements (symbol, asset_class, timeframe, timestamp, field, source_a, value_a, source_b, "
-            "value_b, recorded_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [(*series.key, *row, now) for row in disagreements.iter_rows()],
-        )
+    if disagreements.is_empty():
+        return
+    rows = disagreements.select(
+        *(pl.lit(value).alias(name) for name, value in zip(SERIES_COLUMNS, series.key, strict=True)),
+        *disagreements.columns,
+        recorded_at=pl.lit(now),
+    )
+    columns = ", ".join(rows.columns)
+    connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
+    connection.execute(
+        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM disagreements WITH NO DATA"
+    )
+    copy_in(connection, "staged", rows)
+    connection.execute(
+        f"INSERT INTO disagreements ({columns}) SELECT {columns} FROM staged ON CONFLICT DO NOTHING"
+    )
 
 
 def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRange, now: datetime) -> None:
-    """Recount data_quality_metrics of the days of `span` from the rows stored for all timeframes."""
+    """Recount data_quality_metrics of the days of `span` from the rows stored for all timeframes.
+
+    Call it last: other timeframes of the instrument wait from here until the transaction ends, so that each counts what
+    the others have committed.
+    """
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))",
+        [f"quality of {instrument.symbol}/{instrument.asset_class}"],
+    )
     connection.execute(
         _QUALITY_OF_DAYS,
         {
             "symbol": instrument.symbol,
             "asset_class": instrument.asset_class.value,
             "start": span.start.replace(hour=0, minute=0, second=0, microsecond=0),
-            "end": span.end,
+            "end": (span.end - MICROSECOND).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1),
             "now": now,
         },
     )

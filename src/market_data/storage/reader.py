@@ -74,11 +74,33 @@ class Reader:
         )
         return rows.reverse() if limit < 0 else rows
 
-    def disagreements(self, series: Series, span: TimeRange) -> pl.Series:
-        """Timestamps in [start, end) at which sources differ."""
+    def standing(
+        self, series: Series, span: TimeRange | None, as_of: datetime, *, limit: int | None = None
+    ) -> pl.DataFrame:
+        """What stood at a past moment in [start, end), in order; the newest `limit` candles when given.
+
+        Returns:
+            CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `revision` (how many versions had stood by then,
+            this one included) and `created_at` (when the first was stored).
+        """
+        where, parameters = f"{_OF_SERIES} AND chosen AND known_from <= %s", [*series.key, as_of]
+        if span is not None:
+            where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
+        bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
         return self.database.frame(
-            f"SELECT DISTINCT timestamp FROM disagreements WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s",  # noqa: S608
-            (*series.key, span.start, span.end),
+            f"SELECT * FROM (SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, fetched_at, "
+            "data_age_seconds, count(*) OVER versions AS revision, min(known_from) OVER versions AS created_at "
+            f"FROM candles WHERE {where} WINDOW versions AS (PARTITION BY timestamp) "
+            f"ORDER BY timestamp DESC, known_from DESC) AS newest {bounded}",
+            tuple(parameters),
+        ).sort("timestamp")
+
+    def disagreements(self, series: Series, span: TimeRange, as_of: datetime | None = None) -> pl.Series:
+        """Timestamps in [start, end) at which sources differ, or were known to by then."""
+        return self.database.frame(
+            f"SELECT DISTINCT timestamp FROM disagreements WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
+            "AND (%s::timestamptz IS NULL OR recorded_at <= %s)",
+            (*series.key, span.start, span.end, as_of, as_of),
         )["timestamp"]
 
     def observations(
@@ -90,7 +112,7 @@ class Reader:
         return self.database.frame(
             f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = %s AND asset_class = %s "  # noqa: S608
             f"AND timestamp >= %s AND timestamp < %s AND (%s::timestamptz IS NULL OR known_from <= %s) "
-            f"ORDER BY {key}, known_from DESC",
+            f"ORDER BY {key}, known_from DESC, source",
             (instrument.symbol, instrument.asset_class.value, span.start, span.end, as_of, as_of),
         ).sort("timestamp")
 

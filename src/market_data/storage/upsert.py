@@ -14,15 +14,17 @@ from uuid import UUID
 
 import polars as pl
 
-from market_data.model.dataset import CANDLES
+from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.instrument import Series
-from market_data.model.timeframe import TimeRange
+from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.copy import copy_in
 from market_data.storage.database import Connection, Database
 from market_data.storage.partitions import ensure_partitions
 
 # A source's remark on a row is provenance, not a value it may amend.
 COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
+# A person's correction: stands against every source until it is reverted.
+MANUAL: Final = "manual"
 _SERIES: Final = ("symbol", "asset_class", "timeframe")
 _KEY: Final = (*_SERIES, "timestamp")
 
@@ -64,6 +66,8 @@ class Origin:
     now: datetime
     run_id: UUID
     actor: str
+    comment: str | None = None
+    """Why a person corrected it."""
 
 
 def prepare_partitions(database: Database, span: TimeRange) -> None:
@@ -78,6 +82,23 @@ def lock_series(connection: Connection, series: Series) -> None:
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ["/".join(series.key)])
 
 
+def next_moment(connection: Connection, series: Series, now: datetime) -> datetime:
+    """`now`, or just after the series' last change where the clock stood still or stepped back; needs its lock."""
+    row = connection.execute(
+        "SELECT moment FROM series_moments WHERE (symbol, asset_class, timeframe) = (%s, %s, %s)", series.key
+    ).fetchone()
+    return now if row is None else max(now, row[0] + MICROSECOND)
+
+
+def note_moment(connection: Connection, series: Series, moment: datetime) -> None:
+    """Remember that the series changed at this moment."""
+    connection.execute(
+        "INSERT INTO series_moments VALUES (%s, %s, %s, %s) ON CONFLICT (symbol, asset_class, timeframe) "
+        "DO UPDATE SET moment = excluded.moment",
+        [*series.key, moment],
+    )
+
+
 def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
     """The write rules.
 
@@ -89,8 +110,7 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
 
     Returns:
         `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
-        `<column>_present`: the values now standing, null where there are none; `latest`, the newest known_from of any
-        version at that timestamp.
+        `<column>_present`: the values now standing, null where there are none.
     """
     own = facts.filter(pl.col("source") == source).select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
     present = (
@@ -104,30 +124,33 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
             **{f"{c}_present": c for c in COMPARED},
         )
     )
-    latest = facts.group_by("timestamp").agg(latest=pl.col("known_from").max())
-    known = (
-        incoming.join(own.with_columns(has_own=pl.lit(True)), on="timestamp", how="left", maintain_order="left")  # noqa: FBT003
-        .join(present, on="timestamp", how="left", maintain_order="left")
-        .join(latest, on="timestamp", how="left", maintain_order="left")
-    )
-    repeated = pl.col("has_own").fill_null(value=False) & pl.all_horizontal(
-        pl.col(c).eq_missing(pl.col(f"{c}_own")) for c in COMPARED
-    )
+    known = incoming.join(
+        own.with_columns(has_own=pl.lit(value=True)), on="timestamp", how="left", maintain_order="left"
+    ).join(present, on="timestamp", how="left", maintain_order="left")
+    repeated = pl.col("has_own").fill_null(value=False) & _same_values("own")
     same_source = pl.col("present_source") == source
-    better = pl.col("quality_score") > pl.col("present_score")
+    by_hand = pl.col("present_source") == MANUAL
+    better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present") & ~by_hand
     verdict = (
         pl.when(repeated)
         .then(pl.lit(Verdict.UNCHANGED.value))
         .when(pl.col("present_source").is_null())
         .then(pl.lit(Verdict.INSERTED.value))
-        .when(same_source | better)
+        .when(same_source | better | (source == MANUAL))
         .then(pl.lit(Verdict.UPDATED.value))
         .otherwise(pl.lit(Verdict.KEPT.value))
     )
-    reason = pl.when(same_source).then(pl.lit("source_updated")).otherwise(pl.lit("better_source"))
+    own_reason = "manual_correction" if source == MANUAL else "source_updated"
+    reason = (
+        pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
+    )
     return known.with_columns(verdict=verdict).with_columns(
         reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
     )
+
+
+def _same_values(whose: str) -> pl.Expr:
+    return pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_{whose}")) for c in COMPARED)
 
 
 def write(
@@ -137,29 +160,29 @@ def write(
 
     Args:
         judged: what `classify` returned.
-        derived: `timestamp` and every derived column, for the changed rows and for the later rows they reach.
+        derived: `timestamp` and every derived column, for the inserted and updated rows.
         origin: where `judged` came from.
 
     Returns:
         How many rows were inserted, updated, unchanged, kept; `rejected` is 0 here.
     """
-    counts = dict(judged["verdict"].value_counts().iter_rows())
-    _append_facts(connection, series, judged, origin)
-    _insert_present(connection, series, judged, derived, origin)
-    _update_present(connection, series, judged, derived, origin)
-    _append_corrections(connection, series, judged, origin)
-    return Counts(**{verdict.value: counts.get(verdict.value, 0) for verdict in Verdict})
+    counts = {verdict: judged.filter(pl.col("verdict") == verdict) for verdict in Verdict}
+    if counts[Verdict.UNCHANGED].height < judged.height:
+        _append_facts(connection, series, judged, origin)
+        _insert_present(connection, series, counts[Verdict.INSERTED], derived, origin)
+        _update_present(connection, series, counts[Verdict.UPDATED], derived, origin)
+        note_moment(connection, series, origin.now)
+    return Counts(**{verdict.value: rows.height for verdict, rows in counts.items()})
 
 
 def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin) -> None:
     new = judged.filter(pl.col("verdict") != Verdict.UNCHANGED)
-    # Two versions of a row must differ in known_from even when a clock stands still or steps back.
-    known_from = pl.max_horizontal(pl.lit(origin.now), pl.col("latest") + pl.duration(microseconds=1))
     facts = new.select(
         *_identity(series),
         "timestamp",
         source=pl.lit(origin.source),
-        known_from=known_from.dt.cast_time_unit("us"),
+        known_from=pl.lit(origin.now),
+        fetched_at=pl.lit(origin.fetched_at),
         chosen=pl.col("verdict") != Verdict.KEPT,
         reason="reason",
         actor=pl.lit(origin.actor),
@@ -185,9 +208,10 @@ def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, ori
 
 
 def _insert_present(
-    connection: Connection, series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+    connection: Connection, series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin
 ) -> None:
-    rows = judged.filter(pl.col("verdict") == Verdict.INSERTED)
+    if rows.is_empty():
+        return
     present = _present_rows(series, rows, derived, origin).with_columns(
         revision=pl.lit(1, pl.Int32), created_at=pl.lit(origin.now)
     )
@@ -196,19 +220,20 @@ def _insert_present(
 
 
 def _update_present(
-    connection: Connection, series: Series, judged: pl.DataFrame, derived: pl.DataFrame, origin: Origin
+    connection: Connection, series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin
 ) -> None:
-    amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
-    if not amended.is_empty():
-        staged = _present_rows(series, amended, derived, origin)
-        columns = [name for name in staged.columns if name not in _KEY]
-        _stage(connection, staged)
-        connection.execute(
-            f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, "  # noqa: S608
-            f"revision = m.revision + 1, amended_from = m.revision FROM staged s WHERE {_SAME_ROW}"
-        )
-    reached = derived.join(judged.filter(pl.col("verdict").is_in(["inserted", "updated"])), on="timestamp", how="anti")
-    refresh_derived(connection, series, reached, origin.now)
+    if rows.is_empty():
+        return
+    staged = _present_rows(series, rows, derived, origin)
+    columns = [name for name in staged.columns if name not in _KEY]
+    _stage(connection, staged)
+    revised = connection.execute(
+        f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, revision = m.revision + 1, "
+        f"amended_from = m.revision FROM staged s WHERE {_SAME_ROW} RETURNING m.timestamp, m.revision",
+        _bounds(series, rows),
+    ).fetchall()
+    revisions = pl.DataFrame(revised, {"timestamp": UTC_MICROS, "revision": pl.Int32}, orient="row")
+    _append_corrections(connection, series, rows.join(revisions, on="timestamp"), origin)
 
 
 def refresh_derived(connection: Connection, series: Series, derived: pl.DataFrame, now: datetime) -> int:
@@ -218,20 +243,18 @@ def refresh_derived(connection: Connection, series: Series, derived: pl.DataFram
     columns = [name for name in derived.columns if name != "timestamp"]
     _stage(connection, derived.select(*_identity(series), "timestamp", *columns))
     return connection.execute(
-        f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %s, updated_at = %s "  # noqa: S608
-        f"FROM staged s WHERE {_SAME_ROW} AND ({', '.join(f'm.{c}' for c in columns)}) "
+        f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %(now)s, "
+        f"updated_at = %(now)s FROM staged s WHERE {_SAME_ROW} AND ({', '.join(f'm.{c}' for c in columns)}) "
         f"IS DISTINCT FROM ({', '.join(f's.{c}' for c in columns)})",
-        [now, now],
+        {**_bounds(series, derived), "now": now},
     ).rowcount
 
 
-def _append_corrections(connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin) -> None:
-    amended = judged.filter(pl.col("verdict") == Verdict.UPDATED)
-    if amended.is_empty():
-        return
+def _append_corrections(connection: Connection, series: Series, amended: pl.DataFrame, origin: Origin) -> None:
     fields = [
         amended.filter(pl.col(name).ne_missing(pl.col(f"{name}_present"))).select(
             "timestamp",
+            "revision",
             "reason",
             field_corrected=pl.lit(name),
             old_value=plain_text(f"{name}_present", amended.schema[name]),
@@ -243,6 +266,7 @@ def _append_corrections(connection: Connection, series: Series, judged: pl.DataF
         *_identity(series),
         source=pl.lit(origin.source),
         corrected_by=pl.lit(origin.actor),
+        comment=pl.lit(origin.comment, pl.String),
         run_id=pl.lit(str(origin.run_id)),
         correction_timestamp=pl.lit(origin.now),
     )
@@ -261,7 +285,19 @@ def _identity(series: Series) -> list[pl.Expr]:
     return [pl.lit(value).alias(name) for name, value in zip(_SERIES, series.key, strict=True)]
 
 
-_SAME_ROW: Final = " AND ".join(f"m.{name} = s.{name}" for name in _KEY)
+def _bounds(series: Series, rows: pl.DataFrame) -> dict[str, object]:
+    identity = dict(zip(_SERIES, series.key, strict=True))
+    return {**identity, "first": rows["timestamp"].min(), "last": rows["timestamp"].max()}
+
+
+# The constants let the planner leave out the partitions and the rows that cannot be meant.
+_SAME_ROW: Final = " AND ".join(
+    [
+        *(f"m.{name} = s.{name}" for name in _KEY),
+        *(f"m.{name} = %({name})s" for name in _SERIES),
+        "m.timestamp BETWEEN %(first)s AND %(last)s",
+    ]
+)
 
 
 def _stage(connection: Connection, frame: pl.DataFrame) -> None:

@@ -1,0 +1,97 @@
+"""Writes judged rows of a series and everything that follows from them, in the caller's transaction."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from market_data.model.dataset import EXACT, UTC_MICROS
+from market_data.model.instrument import Series
+from market_data.model.timeframe import TimeRange
+from market_data.pipeline.derive import Shelves
+from market_data.pipeline.ripple import Ripple, extent_of
+from market_data.storage import audit
+from market_data.storage.database import Connection
+from market_data.storage.reader import Reader
+from market_data.storage.upsert import COMPARED, MANUAL, Counts, Origin, Verdict, note_moment, refresh_derived, write
+
+
+@dataclass(slots=True)
+class Change:
+    """What was done to a series.
+
+    Attributes:
+        counts: what became of the judged rows.
+        reached: later rows that were computed again because a changed one is within their lookback.
+        refreshed: those of them whose values then differed and were written.
+        spans: stretches of the series in which anything was touched.
+        compute_seconds: time spent reading what is needed and computing.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    reached: int = 0
+    refreshed: int = 0
+    spans: list[TimeRange] = field(default_factory=list)
+    compute_seconds: float = 0.0
+
+
+def apply(
+    connection: Connection, reader: Reader, shelves: Shelves, series: Series, judged: pl.DataFrame, origin: Origin
+) -> Change:
+    """Write judged rows, the later rows they reach, corrections and disagreements.
+
+    The caller holds the series' lock, so that the committed rows that `reader` sees are those before this change.
+
+    Args:
+        judged: what `upsert.classify` returned, with `data_age_seconds`.
+    """
+    change = Change()
+    changed = judged.filter(pl.col("verdict").is_in([Verdict.INSERTED, Verdict.UPDATED]))
+    disputes = disagreements(judged, origin.source)
+    own: list[pl.DataFrame] = []
+    started = time.perf_counter()
+    for touched in Ripple(reader, shelves, series, changed, disputes["timestamp"]):
+        change.compute_seconds += time.perf_counter() - started
+        own.append(touched.own)
+        change.reached += touched.later.height
+        change.refreshed += refresh_derived(connection, series, touched.later, origin.now)
+        times = pl.concat([touched.own["timestamp"], touched.later["timestamp"]]).sort()
+        change.spans.append(extent_of(times))
+        started = time.perf_counter()
+    derived = pl.concat(own) if own else pl.DataFrame(schema={"timestamp": UTC_MICROS})
+    change.counts = write(connection, series, judged, derived, origin)
+    if own:
+        names = [feature.name for feature in shelves.features]
+        audit.record_disagreements(connection, series, disputes, origin.now)
+        audit.log_compute(connection, series, derived, names, change.compute_seconds * 1000, origin.now)
+        note_moment(connection, series, origin.now)
+    return change
+
+
+def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Where an offered price or volume differs from the one standing from another source, field by field.
+
+    Returns:
+        timestamp, field, source_a, value_a (what stands afterwards), source_b, value_b.
+    """
+    offered = judged.filter(
+        (pl.col("present_source") != source)
+        & (pl.col("verdict") != Verdict.UNCHANGED)
+        # A person's correction says which value is right; it is no second opinion.
+        & (source != MANUAL)
+    )
+    wins = pl.col("verdict") == Verdict.UPDATED
+    parts = [
+        offered.filter((pl.col(name) != pl.col(f"{name}_present")).fill_null(value=False)).select(
+            "timestamp",
+            field=pl.lit(name),
+            source_a=pl.when(wins).then(pl.lit(source)).otherwise("present_source"),
+            value_a=pl.when(wins).then(name).otherwise(f"{name}_present").cast(EXACT),
+            source_b=pl.when(wins).then("present_source").otherwise(pl.lit(source)),
+            value_b=pl.when(wins).then(f"{name}_present").otherwise(name).cast(EXACT),
+        )
+        for name in COMPARED
+    ]
+    return pl.concat(parts)
