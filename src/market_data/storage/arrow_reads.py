@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -14,6 +16,8 @@ from market_data.storage.sql_errors import translate
 if TYPE_CHECKING:
     from adbc_driver_manager import AdbcConnection, AdbcDatabase
 
+ATTEMPTS: Final = 4
+PAUSE_SECONDS: Final = 0.05
 NUMERIC: Final = pl.Decimal(38, 18)
 _UUID_DASHES: Final = ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))
 
@@ -38,37 +42,40 @@ class ArrowReader:
             MarketDataError: ours for what the server says; StorageError when a number needs more than 38 digits.
         """
         with self._slots:
-            for last in (False, True):
-                connection, reused = self._take()
+            for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    frame = _query(connection, statement, self._conninfo())
-                except BaseException as error:
-                    _close(connection)
-                    # A kept connection may be from before a restart of the server: a read is safe to repeat once.
-                    if isinstance(error, DatabaseUnavailable) and reused and not last:
-                        self.close()
-                        continue
-                    raise
-                with self._lock:
-                    self._idle.append(connection)
-                return _plain_types(frame)
-        raise AssertionError("unreachable: the second attempt returns or raises")
+                    return _plain_types(self._attempt(statement))
+                except DatabaseUnavailable:
+                    if attempt == ATTEMPTS:
+                        raise
+                # The server was restarted or is being revived: the kept connections are dead, and a read may be
+                # repeated safely.
+                self.close()
+                time.sleep(PAUSE_SECONDS * attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def close(self) -> None:
         """Close the connections that are not in use."""
         with self._lock:
             idle, self._idle = self._idle, []
             database, self._database = self._database, None
-        for connection in idle:
-            _close(connection)
-        if database is not None and not idle:
-            database[1].close()
+        for resource in (*idle, database and database[1]):
+            if resource is not None:
+                _close(resource)
 
-    def _take(self) -> tuple[AdbcConnection, bool]:
+    def _attempt(self, statement: str) -> pl.DataFrame:
         with self._lock:
-            if self._idle:
-                return self._idle.pop(), True
-        return self._connect(), False
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            frame = _query(connection, statement, self._conninfo())
+        except BaseException:
+            _close(connection)
+            raise
+        with self._lock:
+            self._idle.append(connection)
+        return frame
 
     def _connect(self) -> AdbcConnection:
         import adbc_driver_manager as adbc
@@ -109,13 +116,12 @@ def _query(connection: AdbcConnection, statement: str, conninfo: str) -> pl.Data
     return found.struct.unnest()
 
 
-def _close(connection: AdbcConnection) -> None:
+def _close(resource: AdbcConnection | AdbcDatabase) -> None:
+    """Close what is being thrown away; a database whose last connection is still reading is freed after it."""
     import adbc_driver_manager as adbc
 
-    try:
-        connection.close()
-    except adbc.Error:  # It is being thrown away; the error that matters was or will be raised elsewhere.
-        return
+    with suppress(adbc.Error, RuntimeError):
+        resource.close()
 
 
 def _plain_types(frame: pl.DataFrame) -> pl.DataFrame:

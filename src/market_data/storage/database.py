@@ -62,7 +62,7 @@ class Database:
             "SET timezone = 'UTC'",
             "SET client_min_messages = 'warning'",
         )
-        self._probe()
+        self._probe_until_alive()
         self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
             conninfo,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
@@ -206,6 +206,17 @@ class Database:
         for statement in self._session:
             connection.execute(statement)
 
+    def _probe_until_alive(self) -> None:
+        """A server that was killed a moment ago may still look alive; the embedded one is revived on asking again."""
+        for pause in (0.05, 0.1, 0.2):
+            try:
+                return self._probe()
+            except DatabaseUnavailable:
+                if self.server is None:
+                    raise
+            time.sleep(pause)
+        return self._probe()
+
     def _probe(self) -> None:
         """Connect once by ourselves: the pool would hide why it fails and try for half a minute."""
         conninfo = self._conninfo()
@@ -229,4 +240,5 @@ def _checked_conninfo(url: str) -> str:
             "of the password percent-encoded."
         ) from None
     parts.setdefault("application_name", "market-data")
+    parts.setdefault("connect_timeout", str(CONNECT_SECONDS))
     return make_conninfo("", **parts)
