@@ -53,7 +53,7 @@ class Trade(Record):
     aggressor_side: Literal["buy", "sell"] | None = None
     """Who crossed the spread; None where the source does not say."""
     venue: str | None = None
-    conditions: str | None = None
+    conditions: tuple[str, ...] | None = None
 
 
 class Quote(Record):
