@@ -32,6 +32,38 @@ FROZEN_CANDLES: Final = 10
 _ROWS_AT_ONCE: Final = 4096
 
 
+def _no_jump(closes: pl.Series) -> pl.Series:
+    close = closes.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    returns = log_ratio(close, shifted(close, 1))
+    center, spread = _median_and_mad(returns)
+    distance = np.abs(returns - center)
+    limit = np.maximum(JUMP_DEVIATIONS * NORMAL_DEVIATIONS_PER_MAD * spread, JUMP_LEAST_LOG_RETURN)
+    # A comparison with NaN is false: where the window is not full nothing is a jump.
+    return pl.Series(closes.name, ~(distance > limit))
+
+
+def _median_and_mad(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median and median absolute deviation from it of the JUMP_RETURNS values before each; NaN where one is missing."""
+    medians = np.full(len(values), np.nan)
+    deviations = np.full(len(values), np.nan)
+    if len(values) <= JUMP_RETURNS:
+        return medians, deviations
+    # Sorting puts NaN last, where a median would pass it by: windows with one are told apart by counting.
+    missing = np.concatenate([[0], np.cumsum(np.isnan(values))])
+    whole = missing[JUMP_RETURNS:-1] == missing[: -1 - JUMP_RETURNS]
+    windows = np.lib.stride_tricks.sliding_window_view(values[:-1], JUMP_RETURNS)
+    middle = JUMP_RETURNS // 2
+    for start in range(0, len(windows), _ROWS_AT_ONCE):
+        window = windows[start : start + _ROWS_AT_ONCE]
+        kept = whole[start : start + _ROWS_AT_ONCE]
+        center = np.partition(window, middle, axis=1)[:, middle]
+        spread = np.partition(np.abs(window - center[:, None]), middle, axis=1)[:, middle]
+        rows = slice(start + JUMP_RETURNS, start + JUMP_RETURNS + len(window))
+        medians[rows] = np.where(kept, center, np.nan)
+        deviations[rows] = np.where(kept, spread, np.nan)
+    return medians, deviations
+
+
 @rule(Severity.NOTE, lookback=JUMP_RETURNS + 1)
 def price_jump() -> pl.Expr:
     """The log return lies within 12 robust deviations of the median of the 31 before it, or within 0.5 % of it."""
@@ -71,35 +103,3 @@ def source_disagreement() -> pl.Expr:
 def source_remark() -> pl.Expr:
     """The provider found nothing to remark on or to repair."""
     return pl.col("notes").is_null()
-
-
-def _no_jump(closes: pl.Series) -> pl.Series:
-    close = closes.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    returns = log_ratio(close, shifted(close, 1))
-    center, spread = _median_and_mad(returns)
-    distance = np.abs(returns - center)
-    limit = np.maximum(JUMP_DEVIATIONS * NORMAL_DEVIATIONS_PER_MAD * spread, JUMP_LEAST_LOG_RETURN)
-    # A comparison with NaN is false: where the window is not full nothing is a jump.
-    return pl.Series(closes.name, ~(distance > limit))
-
-
-def _median_and_mad(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and median absolute deviation from it of the JUMP_RETURNS values before each; NaN where one is missing."""
-    medians = np.full(len(values), np.nan)
-    deviations = np.full(len(values), np.nan)
-    if len(values) <= JUMP_RETURNS:
-        return medians, deviations
-    # Sorting puts NaN last, where a median would pass it by: windows with one are told apart by counting.
-    missing = np.concatenate([[0], np.cumsum(np.isnan(values))])
-    whole = missing[JUMP_RETURNS:-1] == missing[: -1 - JUMP_RETURNS]
-    windows = np.lib.stride_tricks.sliding_window_view(values[:-1], JUMP_RETURNS)
-    middle = JUMP_RETURNS // 2
-    for start in range(0, len(windows), _ROWS_AT_ONCE):
-        window = windows[start : start + _ROWS_AT_ONCE]
-        kept = whole[start : start + _ROWS_AT_ONCE]
-        center = np.partition(window, middle, axis=1)[:, middle]
-        spread = np.partition(np.abs(window - center[:, None]), middle, axis=1)[:, middle]
-        rows = slice(start + JUMP_RETURNS, start + JUMP_RETURNS + len(window))
-        medians[rows] = np.where(kept, center, np.nan)
-        deviations[rows] = np.where(kept, spread, np.nan)
-    return medians, deviations

@@ -15,6 +15,26 @@ PRICES: Final = ("open", "high", "low", "close")
 AMOUNTS: Final = ("volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
 
 
+def _within_session(rows: pl.Series) -> pl.Series:
+    """Per row of {timestamp, asset_class}, all of one class, whether a session holds the timestamp."""
+    known = rows.struct.field("timestamp").drop_nulls()
+    classes = rows.struct.field("asset_class").drop_nulls()
+    calendar = AssetClass(classes[0]).calendar if len(classes) else ALWAYS_OPEN
+    if calendar == ALWAYS_OPEN or known.is_empty():
+        return pl.repeat(value=True, n=len(rows), dtype=pl.Boolean, eager=True)
+    moments = rows.struct.field("timestamp").dt.timestamp("us")
+    first, last = known.dt.timestamp("us").min(), known.dt.timestamp("us").max()
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    # A session is shorter than a day: the one that holds the first moment opened within the day before it.
+    opens, closes = sessions(calendar, first - DAY_MICROS, last + 1)
+    if not len(opens):
+        return moments.is_null()
+    found = np.searchsorted(opens, moments.fill_null(first).to_numpy(), side="right") - 1
+    inside = (found >= 0) & (moments.fill_null(first).to_numpy() < closes[np.maximum(found, 0)])
+    return pl.Series(inside) | moments.is_null()
+
+
 @rule(Severity.REJECT)
 def price_not_positive() -> pl.Expr:
     """Open, high, low and close are above zero."""
@@ -67,23 +87,3 @@ def outside_session() -> pl.Expr:
 def duplicate_timestamp() -> pl.Expr:
     """The candle is the first of its timestamp in the batch; batches are sorted, so timestamps then increase."""
     return pl.col("first_of_timestamp")
-
-
-def _within_session(rows: pl.Series) -> pl.Series:
-    """Per row of {timestamp, asset_class}, all of one class, whether a session holds the timestamp."""
-    known = rows.struct.field("timestamp").drop_nulls()
-    classes = rows.struct.field("asset_class").drop_nulls()
-    calendar = AssetClass(classes[0]).calendar if len(classes) else ALWAYS_OPEN
-    if calendar == ALWAYS_OPEN or known.is_empty():
-        return pl.repeat(value=True, n=len(rows), dtype=pl.Boolean, eager=True)
-    moments = rows.struct.field("timestamp").dt.timestamp("us")
-    first, last = known.dt.timestamp("us").min(), known.dt.timestamp("us").max()
-    assert isinstance(first, int)
-    assert isinstance(last, int)
-    # A session is shorter than a day: the one that holds the first moment opened within the day before it.
-    opens, closes = sessions(calendar, first - DAY_MICROS, last + 1)
-    if not len(opens):
-        return moments.is_null()
-    found = np.searchsorted(opens, moments.fill_null(first).to_numpy(), side="right") - 1
-    inside = (found >= 0) & (moments.fill_null(first).to_numpy() < closes[np.maximum(found, 0)])
-    return pl.Series(inside) | moments.is_null()
