@@ -22,6 +22,7 @@ from market_data.pipeline.validate import Checked, validate
 from market_data.storage import audit
 from market_data.storage.database import Connection, Database
 from market_data.storage.quarantine import quarantine
+from market_data.storage.due import lock_instrument
 from market_data.storage.reader import Reader
 from market_data.storage.upsert import Counts, Origin, classify, lock_series, next_moment, prepare_partitions
 
@@ -114,6 +115,7 @@ def _store(
     outcome: Outcome,
 ) -> None:
     series, started = batch.series, time.perf_counter()
+    lock_instrument(connection, series.instrument, exclusive=False)
     lock_series(connection, series)
     # Only now: a writer that waited must not date its change before the one it waited for.
     now = next_moment(connection, series, clock())
@@ -139,7 +141,8 @@ def _store(
 
 def _log(connection: Connection, batch: Batch, purpose: Purpose, counts: Counts, now: datetime) -> None:
     fetch = audit.Fetch(
-        series=batch.series,
+        instrument=batch.series.instrument,
+        timeframe=batch.series.timeframe,
         run_id=purpose.run_id,
         source=batch.source,
         span=batch.span,

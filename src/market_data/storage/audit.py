@@ -14,7 +14,7 @@ import polars as pl
 from psycopg.types.json import Jsonb
 
 from market_data.model.instrument import Instrument, Series
-from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange
 from market_data.storage.copy import copy_in
 from market_data.storage.database import Connection
 from market_data.storage.upsert import Counts
@@ -24,9 +24,11 @@ SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
-    """One fetched stretch of a series and what became of it."""
+    """One fetched stretch of an instrument's candles or other data, and what became of it."""
 
-    series: Series
+    instrument: Instrument
+    timeframe: Timeframe | None = None
+    dataset: str = "candles"
     run_id: UUID
     source: str
     span: TimeRange
@@ -55,14 +57,17 @@ def finish_run(connection: Connection, run_id: UUID, counts: Counts, error: str 
 
 def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
     """Append to enrichment_fetch_log."""
-    series, counts = fetch.series, fetch.counts
+    instrument, counts = fetch.instrument, fetch.counts
     connection.execute(
-        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, source, fetch_date_start, fetch_date_end, "
+        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, dataset, source, fetch_date_start, fetch_date_end, "
         "records_fetched, records_inserted, records_updated, records_unchanged, records_kept, records_rejected, "
         "source_response_time_ms, success, error_details, api_quota_remaining, run_id, created_at) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
-            *series.key,
+            instrument.symbol,
+            instrument.asset_class.value,
+            None if fetch.timeframe is None else fetch.timeframe.value,
+            fetch.dataset,
             fetch.source,
             fetch.span.start,
             fetch.span.end,

@@ -136,10 +136,11 @@ class Reader:
         frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))  # noqa: S608
         return frame.sort("timestamp").drop("id")
 
-    def timestamps(self, series: Series, span: TimeRange) -> pl.Series:
-        """Open times of all stored candles of [start, end), in order."""
+    def timestamps(self, series: Series, span: TimeRange, *, limit: int | None = None) -> pl.Series:
+        """Open times of the stored candles of [start, end), in order; the first `limit` when given."""
+        bounded = f" LIMIT {int(limit)}" if limit else ""
         return self.database.frame(
             f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "  # noqa: S608
-            "ORDER BY timestamp",
+            f"ORDER BY timestamp{bounded}",
             (*series.key, span.start, span.end),
         )["timestamp"]

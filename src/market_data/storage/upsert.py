@@ -25,6 +25,11 @@ from market_data.storage.partitions import ensure_partitions
 COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
 # A person's correction: stands against every source until it is reverted.
 MANUAL: Final = "manual"
+# The columns of a candle that the present shows as its source gave them.
+_PRESENT_VALUES: Final = (
+    *("open", "high", "low", "close", "volume"),
+    *("quote_volume", "vwap", "trade_count", "taker_buy_volume"),
+)
 _SERIES: Final = ("symbol", "asset_class", "timeframe")
 _KEY: Final = (*_SERIES, "timestamp")
 
@@ -193,11 +198,11 @@ def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, 
 
 
 def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
-    return rows.join(derived, on="timestamp", how="left", suffix="_derived", maintain_order="left").select(
+    # The fact's own score stays with the fact: the present's is derived.
+    values = rows.select("timestamp", "data_age_seconds", *_PRESENT_VALUES)
+    return values.join(derived, on="timestamp", how="left", maintain_order="left").select(
         *_identity(series),
-        "timestamp",
-        *("open", "high", "low", "close", "volume", "quote_volume", "vwap", "trade_count", "taker_buy_volume"),
-        *(pl.col(name) for name in derived.columns if name != "timestamp"),
+        pl.exclude("data_age_seconds"),
         taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume"),
         source=pl.lit(origin.source),
         fetched_at=pl.lit(origin.fetched_at),
