@@ -61,7 +61,7 @@ def open_providers(settings: Settings) -> dict[str, Provider]:
     """Every enabled provider by name, with its own settings and HTTP client.
 
     Raises:
-        ConfigError: when a setting of a provider is unknown or wrong, or a provider named in the settings does not exist.
+        ConfigError: when a setting of a provider is unknown or wrong, or the settings name a provider nobody declares.
     """
     kinds = collect_classes(provider_shelf, Provider)  # type: ignore[type-abstract]
     reject_unknown_providers(settings, kinds)

@@ -22,7 +22,12 @@ MONDAY = datetime(2024, 3, 4, tzinfo=UTC)
 
 
 def add(
-    database: Database, dataset: Dataset, instrument: Instrument, rows: list[dict[str, object]], *, now: datetime = MONDAY
+    database: Database,
+    dataset: Dataset,
+    instrument: Instrument,
+    rows: list[dict[str, object]],
+    *,
+    now: datetime = MONDAY,
 ) -> Appended:
     frame = dataset.conform(pl.DataFrame(rows))
     with database.transaction() as connection:
@@ -109,8 +114,13 @@ def test_news_is_found_by_every_symbol_it_names(database: Database) -> None:
 
 def test_nothing_of_an_aborted_transaction_stays(database: Database) -> None:
     dividend = {"ex_date": date(2024, 3, 14), "amount": Decimal(1), "dividend_type": "cash"}
-    with pytest.raises(RuntimeError), database.transaction() as connection:
-        origin = Provenance(source="yahoo", now=MONDAY, run_id=uuid4())
-        append(connection, database, DIVIDENDS, KO, DIVIDENDS.conform(pl.DataFrame([dividend])), origin)
-        raise RuntimeError
+    origin = Provenance(source="yahoo", now=MONDAY, run_id=uuid4())
+
+    def interrupted() -> None:
+        with database.transaction() as connection:
+            append(connection, database, DIVIDENDS, KO, DIVIDENDS.conform(pl.DataFrame([dividend])), origin)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert newest_versions(database, DIVIDENDS, KO).is_empty()

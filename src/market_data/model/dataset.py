@@ -96,11 +96,19 @@ TAKER_VOLUMES: Final = Dataset("taker_volumes", records.TakerVolume, ("timestamp
 SPOT_FLOW: Final = Dataset("spot_flow", records.SpotFlow, ("timestamp", "period"))
 LIQUIDATIONS: Final = Dataset("liquidations", records.Liquidation, ("timestamp", "liquidation_id"))
 DIVIDENDS: Final = Dataset("dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date")
-SPLITS: Final = Dataset("splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits")
+SPLITS: Final = Dataset(
+    "splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits"
+)
 EARNINGS: Final = Dataset("earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date")
 OPTIONS: Final = Dataset("options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv")
 NEWS: Final = Dataset("news", records.NewsItem, ("news_id",), time="published_at")
-INSTRUMENTS: Final = Dataset("instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from", stored_as="instrument_symbols")
+INSTRUMENTS: Final = Dataset(
+    "instruments",
+    records.ListedInstrument,
+    ("raw_symbol", "valid_from"),
+    time="valid_from",
+    stored_as="instrument_symbols",
+)
 
 DATASETS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Dataset)}
 

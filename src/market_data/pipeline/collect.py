@@ -53,7 +53,11 @@ class Collector:
     clock: Callable[[], datetime]
 
     async def collect(
-        self, dataset: Dataset, instrument: Instrument, span: TimeRange, progress: Callable[[datetime], None] = lambda _: None
+        self,
+        dataset: Dataset,
+        instrument: Instrument,
+        span: TimeRange,
+        progress: Callable[[datetime], None] = lambda _: None,
     ) -> Collected:
         """Fetch `span` from the first source that has it and append what is new; each page commits on its own.
 
@@ -93,7 +97,9 @@ class Collector:
                 found.append(provider)
         if not found:
             reasons = "; ".join(result.notes) or "none is declared to"
-            result.error = UnsupportedRequest(f"no source serves {result.dataset.name} of {result.instrument}: {reasons}")
+            result.error = UnsupportedRequest(
+                f"no source serves {result.dataset.name} of {result.instrument}: {reasons}"
+            )
         return found
 
     def _store(self, dataset: Dataset, instrument: Instrument, page: Page, span: TimeRange, run_id: UUID) -> Counts:
@@ -109,7 +115,9 @@ class Collector:
             origin = Provenance(source=page.source, now=now, run_id=run_id)
             appended = append(connection, self.database, dataset, instrument, page.frame, origin)
             if issubclass(dataset.record, Observation) and appended.changed.height:
-                note_due(connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now)
+                note_due(
+                    connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
+                )
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, appended.counts), now)
             return appended.counts
 

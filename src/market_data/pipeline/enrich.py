@@ -249,7 +249,7 @@ def _bound(page: Page, which: Literal["min", "max"]) -> datetime:
 
 async def _ahead(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
     """The same pages, read a few ahead while the caller is busy with earlier ones."""
-    queue: asyncio.Queue[Page | None | Exception] = asyncio.Queue(PAGES_AHEAD)
+    queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(PAGES_AHEAD)
 
     async def read() -> None:
         try:
@@ -257,7 +257,7 @@ async def _ahead(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
                 if not page.frame.is_empty():
                     await queue.put(page)
             await queue.put(None)
-        except Exception as error:  # noqa: BLE001  # handed to the caller, who knows what it means
+        except Exception as error:  # handed to the caller, who knows what it means
             await queue.put(error)
 
     reading = asyncio.create_task(read())

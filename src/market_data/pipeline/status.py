@@ -38,7 +38,9 @@ def status_of(summaries: Summaries, instrument: Instrument, now: datetime, *, tr
         "symbol": instrument.symbol,
         "asset_class": instrument.asset_class.value,
         "status": status_name(
-            lag=max((lag(Series(instrument, Timeframe(row["timeframe"])), row["last"], now) for row in series), default=None),
+            lag=max(
+                (lag(Series(instrument, Timeframe(row["timeframe"])), row["last"], now) for row in series), default=None
+            ),
             quality_score=score,
             failed=stored.get("status") == "error",
         ),

@@ -28,7 +28,7 @@ def lock_instrument(connection: Connection, instrument: Instrument, *, exclusive
     """
     kind = "" if exclusive else "_shared"
     name = f"observations/{instrument.symbol}/{instrument.asset_class}"
-    connection.execute(f"SELECT pg_advisory_xact_lock{kind}(hashtextextended(%s, 0))", [name])  # noqa: S608
+    connection.execute(f"SELECT pg_advisory_xact_lock{kind}(hashtextextended(%s, 0))", [name])
 
 
 def note_due(connection: Connection, instrument: Instrument, span: TimeRange, reason: str, now: datetime) -> None:
@@ -36,8 +36,8 @@ def note_due(connection: Connection, instrument: Instrument, span: TimeRange, re
     connection.execute(
         "INSERT INTO recompute_due (symbol, asset_class, timeframe, start_time, end_time, reason, created_at) "
         "SELECT symbol, asset_class, timeframe, %(start)s, %(end)s, %(reason)s, %(now)s FROM market_data_v2 "
-        "WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s AND timestamp >= %(start)s AND timestamp < %(end)s "
-        "GROUP BY 1, 2, 3",
+        "WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s "
+        "AND timestamp >= %(start)s AND timestamp < %(end)s GROUP BY 1, 2, 3",
         {
             "symbol": instrument.symbol,
             "asset_class": instrument.asset_class.value,
@@ -54,9 +54,11 @@ def note_stale_versions(connection: Connection, version: str, now: datetime) -> 
     return connection.execute(
         "INSERT INTO recompute_due (symbol, asset_class, timeframe, start_time, end_time, reason, created_at) "
         "SELECT symbol, asset_class, timeframe, min(timestamp), max(timestamp) + interval '1 microsecond', "
-        "'feature definitions changed', %(now)s FROM market_data_v2 m WHERE feature_version IS DISTINCT FROM %(version)s "
-        "GROUP BY 1, 2, 3 HAVING NOT EXISTS (SELECT FROM recompute_due d WHERE (d.symbol, d.asset_class, d.timeframe) = "
-        "(m.symbol, m.asset_class, m.timeframe) AND d.start_time <= min(m.timestamp) AND d.end_time > max(m.timestamp))",
+        "'feature definitions changed', %(now)s FROM market_data_v2 m "
+        "WHERE feature_version IS DISTINCT FROM %(version)s GROUP BY 1, 2, 3 "
+        "HAVING NOT EXISTS (SELECT FROM recompute_due d "
+        "WHERE (d.symbol, d.asset_class, d.timeframe) = (m.symbol, m.asset_class, m.timeframe) "
+        "AND d.start_time <= min(m.timestamp) AND d.end_time > max(m.timestamp))",
         {"version": version, "now": now},
     ).rowcount
 
@@ -91,7 +93,7 @@ def advance(connection: Connection, due: Due, until: datetime) -> None:
         "symbol = %(symbol)s AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s "
         "AND start_time >= %(start)s AND id <= %(number)s"
     )
-    connection.execute(f"DELETE FROM recompute_due WHERE {same} AND end_time <= %(until)s", parameters)  # noqa: S608
+    connection.execute(f"DELETE FROM recompute_due WHERE {same} AND end_time <= %(until)s", parameters)
     connection.execute(
-        f"UPDATE recompute_due SET start_time = %(until)s WHERE {same} AND start_time < %(until)s", parameters  # noqa: S608
+        f"UPDATE recompute_due SET start_time = %(until)s WHERE {same} AND start_time < %(until)s", parameters
     )

@@ -74,7 +74,11 @@ def append(
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_known")) for name in dataset.values)
     found = pl.col("known_from").is_not_null()
     judged = joined.with_columns(
-        verdict=pl.when(~found).then(pl.lit("inserted")).when(same).then(pl.lit("unchanged")).otherwise(pl.lit("updated"))
+        verdict=pl.when(~found)
+        .then(pl.lit("inserted"))
+        .when(same)
+        .then(pl.lit("unchanged"))
+        .otherwise(pl.lit("updated"))
     )
     if dataset in IMMUTABLE:
         judged = judged.with_columns(verdict=pl.when(found).then(pl.lit("unchanged")).otherwise("verdict"))
@@ -116,11 +120,13 @@ def newest_versions(
     versioned = dataset not in IMMUTABLE
     known = ", known_from" if versioned else ""
     key = ", ".join((*dataset.key, "source"))
-    newest = f"SELECT DISTINCT ON ({key}) {', '.join(dataset.schema)}, source{known} FROM {dataset.table} WHERE {where} "
+    newest = (
+        f"SELECT DISTINCT ON ({key}) {', '.join(dataset.schema)}, source{known} FROM {dataset.table} WHERE {where} "
+    )
     newest += f"ORDER BY {key}{', known_from DESC' if versioned else ''}"
     bounded = f" LIMIT {int(limit)}" if limit else ""
     return database.frame(
-        f"SELECT * FROM ({newest}) AS newest ORDER BY {dataset.time} DESC NULLS LAST{bounded}",  # noqa: S608
+        f"SELECT * FROM ({newest}) AS newest ORDER BY {dataset.time} DESC NULLS LAST{bounded}",
         tuple(parameters),
     ).reverse()
 
@@ -164,7 +170,7 @@ def _number_revisions(connection: Connection, dataset: Dataset, run_id: UUID) ->
     same = " AND ".join(f"older.{name} = written.{name}" for name in (*dataset.key, "source"))
     same += "" if dataset is NEWS else " AND older.symbol = written.symbol AND older.asset_class = written.asset_class"
     connection.execute(
-        f"UPDATE {dataset.table} AS written SET revision = 1 + (SELECT count(*) FROM {dataset.table} AS older "  # noqa: S608
+        f"UPDATE {dataset.table} AS written SET revision = 1 + (SELECT count(*) FROM {dataset.table} AS older "
         f"WHERE {same} AND older.known_from < written.known_from) WHERE run_id = %s",
         [run_id],
     )

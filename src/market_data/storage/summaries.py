@@ -34,7 +34,7 @@ class Summaries:
         return rows[0] if rows else None
 
     def series(self, instrument: Instrument) -> list[dict[str, Any]]:
-        """Per stored timeframe: timeframe, candles, first, last (open times), quality_score, validation_rate (%), gaps."""
+        """Per stored timeframe: candles, first and last open time, quality_score, validation_rate (%), gaps."""
         return self.database.rows(
             "SELECT timeframe, count(*) AS candles, min(timestamp) AS first, max(timestamp) AS last, "
             "avg(quality_score) AS quality_score, 100.0 * avg(is_validated::int) AS validation_rate, "
