@@ -77,6 +77,23 @@ def test_types_of_a_frame(database: Database) -> None:
     )  # fmt: skip
 
 
+def test_the_order_of_the_rows_stays(database: Database) -> None:
+    ordered = "SELECT g AS n, g::numeric AS m FROM generate_series(1, 5000) AS g ORDER BY md5(g::text) -- by hash"
+    expected = [row["n"] for row in database.rows(ordered)]
+    assert expected != sorted(expected)
+    assert database.frame(ordered)["n"].to_list() == expected
+    assert database.frame(ordered)["m"].to_list() == expected
+
+
+def test_statements_that_return_rows_but_are_no_select(database: Database) -> None:
+    inserted = database.frame("INSERT INTO earnings (symbol, asset_class, source, fiscal_year, fiscal_quarter, "
+                              "known_from, eps_actual) VALUES ('A', 'stock', 'x', 2024, 1, now(), 1.10) "
+                              'RETURNING eps_actual AS "the ""EPS""", symbol;')  # fmt: skip
+    assert inserted.rows() == [(Decimal("1.10"), "A")]
+    assert inserted.columns == ['the "EPS"', "symbol"]
+    assert database.frame('SELECT eps_actual AS "the ""EPS""" FROM earnings;').rows() == [(Decimal("1.10"),)]
+
+
 def test_a_frame_without_rows_has_its_types(database: Database) -> None:
     frame = database.frame("SELECT symbol, timestamp, open, run_id FROM candles")
     assert frame.schema == {
@@ -90,6 +107,12 @@ def test_a_frame_without_rows_has_its_types(database: Database) -> None:
 def test_hostile_values_arrive_as_they_are(database: Database, text: str) -> None:
     assert database.frame("SELECT %s::text AS v, '%%' AS p", (text,)).rows() == [(text, "%")]
     assert database.rows("SELECT %(v)s::text AS v", {"v": text}) == [{"v": text}]
+
+
+def test_too_few_and_too_many_values(database: Database) -> None:
+    for params in ((1,), (1, 2, 3)):
+        with pytest.raises(UsageError, match=f"2 places for values, but {len(params)} were given"):
+            database.frame("SELECT %s, %s, '%%'", params)
 
 
 def test_parameters_of_every_kind(database: Database) -> None:

