@@ -10,7 +10,7 @@ from typing import Final
 HEIGHT: Final = 7
 WIDEST: Final = 100
 SPARKS: Final = "▁▂▃▄▅▆▇█"
-SPARKS_WIDE: Final = 12
+SPARKS_WIDE: Final = 10
 # Bits of a braille character (Unicode 2800) by column and row of its dots.
 DOTS: Final = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 

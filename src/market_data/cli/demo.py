@@ -13,7 +13,7 @@ import typer
 from market_data.cli.arguments import Json
 from market_data.cli.chart import price_chart, sparkline
 from market_data.cli.enriching import as_fields, finish, run
-from market_data.cli.figures import seconds
+from market_data.cli.figures import score, seconds
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import console, print_json, print_rows, say
 from market_data.model.instrument import AssetClass, Instrument
@@ -145,7 +145,6 @@ def _show(parts: Sequence[Part], reports: Sequence[SeriesReport], frames: Sequen
 
 def _line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
     counts = report.counts
-    quality = _quality(frame)
     return {
         "series": str(report.series),
         "source": report.sources,
@@ -154,7 +153,7 @@ def _line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
         "updated": counts.updated,
         "unchanged": counts.unchanged,
         "gaps": report.gaps if report.error is None else None,
-        "quality": None if quality is None else f"{quality:.3f}",
+        "quality": score(_quality(frame)),
         "time": seconds(sum(report.seconds.values())),
     }
 

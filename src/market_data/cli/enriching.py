@@ -18,7 +18,7 @@ from market_data.cli.arguments import (
     parse_range,
     parse_timeframes,
 )
-from market_data.cli.figures import seconds
+from market_data.cli.figures import score, seconds
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say
 from market_data.cli.program import FAILED, PARTLY_DONE, print_error
@@ -59,7 +59,7 @@ def enrich(
     if as_json:
         print_json([as_fields(report) | {"quality_score": quality[report.series]} for report in reports])
     else:
-        print_rows(None, [as_line(report) | {"quality": quality[report.series]} for report in reports])
+        print_rows(None, [as_line(report) | {"quality": score(quality[report.series])} for report in reports])
     finish(reports, notes=not as_json)
 
 

@@ -59,6 +59,11 @@ def seconds(value: float) -> str:
     return f"{int(value) // 60} min {int(value) % 60:02d} s"
 
 
+def score(value: float | None) -> str | None:
+    """A score from 0 to 1 with three decimals."""
+    return None if value is None else f"{value:.3f}"
+
+
 def jsonable(value: Any) -> Any:
     """A value as JSON holds it: exact decimals as text, times in RFC 3339 UTC, null for what is not a number."""
     if isinstance(value, dict):

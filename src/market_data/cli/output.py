@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Text that is piped is never cut to the width of a terminal that is not there.
 PIPED_WIDTH: Final = 400
+# Text that is a number already, with its unit; it goes to the right like other numbers.
+FIGURE: Final = re.compile(r"-?[\d,]+(\.\d+)?( s)?")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -49,16 +52,23 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
     from rich.table import Table
 
     names = list(columns if columns is not None else (rows[0] if rows else ()))
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    # Two spaces between columns, so that ten columns fit a terminal of 80.
+    look = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0), "pad_edge": False}
+    table = Table(title=title, title_justify="left", title_style="bold", **look)  # type: ignore[arg-type]
     cells: list[list[str]] = []
     for name in names:
         values = [row.get(name) for row in rows]
-        text = any(isinstance(value, str | list | tuple) for value in values)
+        text = any(isinstance(value, list | tuple) or not _is_figure(value) for value in values)
         table.add_column(name.replace("_", " "), justify="left" if text else "right", no_wrap=not text, overflow="fold")
         cells.append(column(values))
     for line in zip(*cells, strict=True):
         table.add_row(*line)
     console().print(table)
+    typer.echo()
+
+
+def _is_figure(value: Any) -> bool:
+    return not isinstance(value, str) or FIGURE.fullmatch(value) is not None
 
 
 def print_fields(title: str, fields: Mapping[str, Any]) -> None:
