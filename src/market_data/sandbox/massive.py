@@ -181,7 +181,8 @@ class MassiveHouse:
             average, amount = average / factor, amount * factor
         columns = {"t": block.time, "v": amount, "w": np.round(average, places + 2), "n": values[8]}
         columns |= dict(zip("ohlc", prices, strict=True))
-        texts: list[pl.Expr] = [decimal("v", volume), pl.col("w"), *(decimal(name, places) for name in "oclh"), "t", "n"]
+        texts: list[pl.Expr] = [decimal("v", volume), pl.col("w"), *(decimal(name, places) for name in "oclh")]
+        texts += [pl.col("t"), pl.col("n")]
         lines = rows(block.time, columns, '{{"v":{},"vw":{},"o":{},"c":{},"l":{},"h":{},"t":{},"n":{}}},', texts)
         if not asked.newest_first:
             return listed(bytes(lines.data[: lines.offsets[len(block)]]))

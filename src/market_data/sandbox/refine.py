@@ -130,8 +130,13 @@ def _valued(total: Int, amount: Int, prices: Int, typical: Float) -> Int:
     value: Int = np.clip(shared(total, amount * typical), floor + margin, ceiling - margin)
     rest = total - value.sum(axis=1)
     room = np.where(rest[:, None] > 0, ceiling - value, value - floor)
-    # The second term only counts where no child has room: a recorded value outside its own candle's prices.
-    value += np.sign(rest)[:, None] * shared(np.abs(rest), room + 1e-9 * amount)
+    inside = np.minimum(np.abs(rest), room.sum(axis=1))
+    value += np.sign(rest)[:, None] * shared(inside, room.astype(np.float64))
+    # Left over only where a recording values a candle outside its own prices.
+    rest = total - value.sum(axis=1)
+    if rest.any():
+        weight = np.where(rest[:, None] > 0, amount, value).astype(np.float64)
+        value += np.sign(rest)[:, None] * shared(np.abs(rest), weight)
     return value
 
 
