@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import polars as pl
@@ -119,9 +118,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -233,7 +230,10 @@ def _with_values(query: str, params: Parameters) -> str:
 
     Not by way of a pooled connection: whoever reads while holding one would wait for others who do the same.
     """
-    values = iter(()) if isinstance(params, Mapping) else iter(params)
+    places = sum(place[0] != "%%" for place in _PLACE.finditer(query))
+    if not isinstance(params, Mapping) and places != len(params):
+        raise UsageError(f"The query has {places} places for values, but {len(params)} were given.")
+    values = iter(() if isinstance(params, Mapping) else params)
 
     def quoted(place: re.Match[str]) -> str:
         if place[0] == "%%":

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from market_data.model.errors import DatabaseUnavailable, SchemaMismatch, StorageError
@@ -85,9 +84,7 @@ class EmbeddedServer:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def acquire(self) -> str:
@@ -133,9 +130,12 @@ class EmbeddedServer:
             return
         atexit.unregister(self.release)
         with self._exclusive("start.lock"):
-            last = self._is_last_user()
-            self._leave()
-            if last:
+            try:
+                fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._leave()
+            else:
+                self._leave()
                 self._stop()
 
     def _leave(self) -> None:
@@ -144,14 +144,6 @@ class EmbeddedServer:
             fcntl.flock(self._users_lock, fcntl.LOCK_UN)
             os.close(self._users_lock)
             self._users_lock = None
-
-    def _is_last_user(self) -> bool:
-        assert self._users_lock is not None
-        try:
-            fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _open_lock(self, name: str) -> int:
         return os.open(self.home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -218,7 +210,8 @@ class EmbeddedServer:
         )
         # Single-user postgres reports a failed statement on stderr and still ends with 0.
         if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
-            self.log_file.open("a").write(done.stderr)
+            with self.log_file.open("a") as log:
+                log.write(done.stderr)
             raise explain_failed_start(f"{program} failed: {done.stderr.strip()[-2000:]}", self.log_file)
 
     def _start(self) -> Postmaster:

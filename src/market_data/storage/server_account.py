@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import logging
 import os
 import pwd
 import shutil
@@ -21,6 +22,9 @@ ACCOUNT: Final = "embedded_postgres"
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, the closing zero included.
 SOCKET_PATH_BYTES: Final = 103
 SOCKET_NAME: Final = ".s.PGSQL.5432"
+
+
+_log = logging.getLogger(__name__)
 
 
 class SpawnOptions(TypedDict, total=False):
@@ -106,6 +110,7 @@ class ServerAccount:
                 folder.chmod(mode | stat.S_IXOTH)
             except OSError as error:
                 raise MissingPrivilege(f"The account {ACCOUNT} cannot pass {folder}: chmod o+x {folder}") from error
+            _log.info("chmod o+x %s: root runs the database under another account, which must pass", folder)
 
 
 def socket_folder(home: Path) -> Path:
