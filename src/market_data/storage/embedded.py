@@ -23,7 +23,7 @@ from typing import Final, Self
 
 from market_data.model.errors import DatabaseUnavailable, SchemaMismatch, StorageError
 from market_data.storage.postmaster import Postmaster, explain_failed_start
-from market_data.storage.server_account import ServerAccount, binaries, socket_folder
+from market_data.storage.server_account import ServerAccount, binaries, leave_socket_folder, socket_folder
 
 ROLE: Final = "market_data"
 DATABASE: Final = "market_data"
@@ -298,3 +298,4 @@ class EmbeddedServer:
                 time.sleep(POLL_SECONDS)
         except ProcessLookupError:
             _log.debug("the embedded server was already gone")
+        leave_socket_folder(Path(running.socket_dir), self.home)

@@ -12,6 +12,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -134,6 +135,13 @@ def socket_folder(home: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted or found.st_mode & 0o077:
         raise MissingPrivilege(f"{short} should be a private folder for the database's socket: remove it.")
     return short
+
+
+def leave_socket_folder(folder: Path, home: Path) -> None:
+    """Remove the short folder of a stopped server's socket, which would stay behind when the data is deleted."""
+    if home not in folder.parents:
+        with suppress(OSError):  # Somebody put something there, or removed it: not ours to mind.
+            folder.rmdir()
 
 
 def _find(name: str) -> pwd.struct_passwd | None:
