@@ -76,13 +76,14 @@ def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
     Returns:
         timestamp, field, source_a, value_a (what stands afterwards), source_b, value_b.
     """
+    wins = pl.col("verdict") == Verdict.UPDATED
     offered = judged.filter(
         (pl.col("present_source") != source)
         & (pl.col("verdict") != Verdict.UNCHANGED)
-        # A person's correction says which value is right; it is no second opinion.
+        # A person's correction says which value is right, and so does taking it back: they are no second opinions.
         & (source != MANUAL)
+        & ~(wins & (pl.col("present_source") == MANUAL))
     )
-    wins = pl.col("verdict") == Verdict.UPDATED
     parts = [
         offered.filter((pl.col(name) != pl.col(f"{name}_present")).fill_null(value=False)).select(
             "timestamp",

@@ -15,9 +15,12 @@ from market_data.storage.audit import SERIES_COLUMNS
 from market_data.storage.copy import copy_in
 from market_data.storage.database import Connection, Database
 
-_SAME: Final = "q.dataset = s.dataset AND q.symbol = s.symbol AND q.asset_class = s.asset_class " \
-    "AND q.timeframe = s.timeframe AND q.timestamp IS NOT DISTINCT FROM s.timestamp AND q.source = s.source " \
-    "AND q.rule = s.rule AND q.payload = s.payload"  # fmt: skip
+# What was resolved and is refused again is a new case.
+_SAME: Final = (
+    "q.dataset = s.dataset AND q.symbol = s.symbol AND q.asset_class = s.asset_class AND q.timeframe = s.timeframe "
+    "AND q.timestamp IS NOT DISTINCT FROM s.timestamp AND q.source = s.source AND q.payload = s.payload "
+    "AND q.resolved_at IS NULL"
+)
 _LISTED: Final = (
     "id, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, created_at, resolved_at, resolution"
 )
@@ -42,7 +45,7 @@ def quarantine(
         payload=_payload(rejected),
         run_id=pl.lit(str(run_id)),
         created_at=pl.lit(now),
-    ).unique(["timestamp", "rule", "payload"], keep="first", maintain_order=True)
+    ).unique(["timestamp", "payload"], keep="first", maintain_order=True)
     columns = ", ".join(rows.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.rejected")
     connection.execute(

@@ -32,6 +32,14 @@ class Reader:
             (*series.key, span.start, span.end),
         )
 
+    def versions(self, series: Series, span: TimeRange) -> pl.DataFrame:
+        """Every version of every source in [start, end), by timestamp and then in the order they became known."""
+        return self.database.frame(
+            f"SELECT timestamp, source, known_from, chosen, fetched_at, {_FACTS} FROM candles "
+            f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, known_from, source",
+            (*series.key, span.start, span.end),
+        )
+
     def candles(
         self,
         series: Series,

@@ -132,7 +132,8 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     known = incoming.join(
         own.with_columns(has_own=pl.lit(value=True)), on="timestamp", how="left", maintain_order="left"
     ).join(present, on="timestamp", how="left", maintain_order="left")
-    repeated = pl.col("has_own").fill_null(value=False) & _same_values("own")
+    # What a person says again after taking it back is news.
+    repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
     same_source = pl.col("present_source") == source
     by_hand = pl.col("present_source") == MANUAL
     better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present") & ~by_hand
@@ -309,6 +310,6 @@ def _stage(connection: Connection, frame: pl.DataFrame) -> None:
     columns = ", ".join(frame.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
     connection.execute(
-        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA"  # noqa: S608
+        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA"
     )
     copy_in(connection, "staged", frame)
