@@ -18,6 +18,8 @@ from market_data.model.errors import ConnectionLost, MalformedPayload
 USER_AGENT = "market-data-platform/0.1"
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 INFLATE_STEP_BYTES = 2**20
+# libcurl's CURL_WRITEFUNC_ERROR: ends the transfer.
+WRITE_REFUSED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +90,20 @@ class HttpxSender:
     """The usual sender. `transport` is the seam for tests."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._client = httpx.AsyncClient(
-            transport=transport,
+        self._transport = transport
+        self._client: httpx.AsyncClient | None = None
+
+    def _opened(self) -> httpx.AsyncClient:
+        # Opened by the first request, so that its connections belong to the event loop that uses them.
+        self._client = self._client or httpx.AsyncClient(
+            transport=self._transport,
             follow_redirects=False,
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
             # The total limit is ours; httpx would count each read anew.
             timeout=None,  # noqa: S113
         )
+        return self._client
 
     async def send(self, request: Request) -> Response:
         """See `Sender`."""
@@ -103,7 +111,7 @@ class HttpxSender:
         try:
             async with (
                 asyncio.timeout(request.timeout_seconds),
-                self._client.stream(
+                self._opened().stream(
                     "GET", request.url, params=request.params or None, headers=request.headers
                 ) as answer,
             ):
@@ -118,8 +126,10 @@ class HttpxSender:
             raise ConnectionLost(f"{_host(request)}: {type(error).__name__}: {error}") from error
 
     async def aclose(self) -> None:
-        """Closes its connections."""
-        await self._client.aclose()
+        """Closes its connections; a later request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
 
 class BrowserSender:
@@ -132,35 +142,59 @@ class BrowserSender:
         """See `Sender`."""
         # Imported here: only one source needs it, and loading libcurl takes time.
         from curl_cffi.requests import AsyncSession
-        from curl_cffi.requests.exceptions import RequestException
+        from curl_cffi.requests.exceptions import RequestException, Timeout
 
         if self._session is None:
             # No User-Agent of our own: it must match the fingerprint.
             self._session = AsyncSession(impersonate="chrome", allow_redirects=False)
         began = time.perf_counter()
+        bounded = _Bounded(request.max_bytes)
         try:
+            # Not its streaming: giving up half way would wait for the rest.
             async with asyncio.timeout(request.timeout_seconds):
                 answer = await self._session.get(
                     request.url,
                     params=dict(request.params) or None,
                     headers=dict(request.headers),
-                    stream=True,
                     timeout=request.timeout_seconds,
+                    content_callback=bounded.take,
                 )
-                try:
-                    body = await _read(answer.aiter_content(), "identity", request)
-                finally:
-                    await answer.aclose()
-                return _response(request, answer.status_code, answer.headers, body, began)
-        except TimeoutError:
+        except (TimeoutError, Timeout):
             raise ConnectionLost(f"{_host(request)}: no complete answer in {request.timeout_seconds:g} s") from None
         except RequestException as error:
+            if bounded.overflown:
+                raise MalformedPayload(
+                    f"{_host(request)} sent more than the {request.max_bytes} bytes allowed"
+                ) from None
             raise ConnectionLost(f"{_host(request)}: {type(error).__name__}: {error}") from error
+        return _response(request, answer.status_code, answer.headers, bounded.body, began)
 
     async def aclose(self) -> None:
-        """Closes its connections."""
-        if self._session is not None:
-            await self._session.close()
+        """Closes its connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class _Bounded:
+    """Collects the pieces libcurl hands over, unpacked, until they are too many."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._room = max_bytes
+        self._parts: list[bytes] = []
+        self.overflown = False
+
+    def take(self, part: bytes) -> int:
+        self._room -= len(part)
+        if self._room < 0:
+            self.overflown = True
+            return WRITE_REFUSED
+        self._parts.append(part)
+        return len(part)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._parts)
 
 
 async def _read(chunks: AsyncIterator[bytes], encoding: str, request: Request) -> bytes:

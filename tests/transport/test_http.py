@@ -1,0 +1,276 @@
+"""Retries, breaker, rate limits: on a clock that only moves when somebody sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from market_data.model.errors import (
+    MalformedPayload,
+    MarketDataError,
+    NotEntitled,
+    ProviderUnavailable,
+    RateLimited,
+    UnknownInstrument,
+)
+from market_data.model.provider import ProviderSettings
+from market_data.transport.breaker import Breaker, BreakerState
+from market_data.transport.http import Dialect, Http
+from market_data.transport.ordered import fetch_ordered
+from market_data.transport.ratelimit import RateLimit
+from market_data.transport.senders import Request, Response
+
+URL = "http://there.example/"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+class Scripted:
+    """Answers with statuses in turn, the last for ever."""
+
+    def __init__(self, *statuses: int, headers: dict[str, str] | None = None) -> None:
+        self.statuses = list(statuses)
+        self.headers = headers or {}
+        self.sent = 0
+
+    async def send(self, request: Request) -> Response:
+        self.sent += 1
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return Response(
+            url=request.url, status=status, headers=self.headers, body=b"", elapsed_ms=1, fetched_at=datetime.now(UTC)
+        )
+
+    async def aclose(self) -> None:
+        pass
+
+
+def classify(response: Response) -> MarketDataError | None:
+    if response.status == 429:
+        return RateLimited("slow down", retry_after=response.retry_after)
+    kinds = {503: ProviderUnavailable, 404: UnknownInstrument, 403: NotEntitled, 299: MalformedPayload}
+    return kinds[response.status](str(response.status)) if response.status in kinds else None
+
+
+def used_weight(response: Response) -> tuple[float, float] | None:
+    return (float(response.headers["used"]), 100.0) if "used" in response.headers else None
+
+
+DIALECT = Dialect(classify=classify, quota=used_weight)
+
+
+def build(source: Scripted, **settings: Any) -> tuple[Http, Clock]:
+    clock = Clock()
+    configured = ProviderSettings(**{"requests_per_minute": 60_000} | settings)
+    return Http("there", configured, sender=source, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0), clock
+
+
+async def test_transient_errors_are_tried_again_two_four_eight_seconds_apart() -> None:
+    source = Scripted(503, 503, 503, 200)
+    http, clock = build(source)
+    assert (await http.get(URL, DIALECT)).status == 200
+    assert (source.sent, clock.slept) == (4, [2.0, 4.0, 8.0])
+
+
+async def test_and_then_given_up() -> None:
+    source = Scripted(503)
+    http, _ = build(source)
+    with pytest.raises(ProviderUnavailable):
+        await http.get(URL, DIALECT)
+    assert source.sent == 4
+
+
+@pytest.mark.parametrize("status", [404, 403, 299])
+async def test_permanent_errors_are_not(status: int) -> None:
+    source = Scripted(status)
+    http, clock = build(source)
+    with pytest.raises(MarketDataError):
+        await http.get(URL, DIALECT)
+    assert (source.sent, clock.slept) == (1, [])
+    assert http.breaker.failures == 0
+
+
+async def test_retry_after_is_obeyed() -> None:
+    http, clock = build(Scripted(429, 200, headers={"retry-after": "30"}))
+    await http.get(URL, DIALECT)
+    assert clock.seconds == 30
+
+
+async def test_everybody_waits_when_one_is_told_to() -> None:
+    source = Scripted(429, 200, headers={"retry-after": "30"})
+    http, clock = build(source)
+    await asyncio.gather(http.get(URL, DIALECT), http.get(URL, DIALECT))
+    assert clock.seconds >= 30
+    other_limit, _ = http.limit("other"), None
+    assert await other_limit.acquire() == 0
+
+
+async def test_a_ban_longer_than_the_deadline_is_not_waited_for() -> None:
+    source = Scripted(429, headers={"retry-after": "259200"})
+    http, clock = build(source)
+    with pytest.raises(RateLimited) as caught:
+        await http.get(URL, DIALECT)
+    assert caught.value.retry_after == 259200
+    assert (source.sent, clock.slept) == (1, [])
+
+
+async def test_no_try_begins_after_the_deadline() -> None:
+    source = Scripted(503)
+    http, clock = build(source, deadline_seconds=5, max_retries=10)
+    with pytest.raises(ProviderUnavailable):
+        await http.get(URL, DIALECT)
+    assert (source.sent, clock.slept) == (2, [2.0])
+
+
+async def test_the_breaker_opens_after_three_failed_requests_and_closes_after_one_success() -> None:
+    source = Scripted(*[503] * 4, 200)
+    http, clock = build(source, max_retries=0)
+    for _ in range(3):
+        with pytest.raises(ProviderUnavailable, match="503"):
+            await http.get(URL, DIALECT)
+    assert http.breaker.state is BreakerState.OPEN
+    with pytest.raises(ProviderUnavailable, match="300 s more after 3 failures"):
+        await http.get(URL, DIALECT)
+    assert source.sent == 3, "an open breaker sends nothing"
+    clock.seconds += 300
+    assert http.breaker.state is BreakerState.HALF_OPEN
+    with pytest.raises(ProviderUnavailable, match="503"):
+        await http.get(URL, DIALECT)
+    assert http.breaker.state is BreakerState.OPEN, "one failure of the probe opens it again"
+    clock.seconds += 300
+    await http.get(URL, DIALECT)
+    assert (http.breaker.state, http.breaker.failures) == (BreakerState.CLOSED, 0)
+
+
+def test_one_probe_at_a_time() -> None:
+    clock = Clock()
+    breaker = Breaker("there", failures=1, seconds=10, clock=clock)
+    breaker.check()
+    breaker.failed(ProviderUnavailable("down"))
+    assert breaker.rests_for == 10
+    clock.seconds = 10
+    breaker.check()
+    with pytest.raises(ProviderUnavailable):
+        breaker.check()
+    breaker.cancelled()
+    breaker.check()
+
+
+def test_a_permanent_error_counts_as_an_answer_but_garbage_as_none() -> None:
+    breaker = Breaker("there", failures=3, clock=Clock())
+    breaker.failed(ProviderUnavailable("1"))
+    breaker.failed(ProviderUnavailable("2"))
+    breaker.failed(MalformedPayload("garbage"))
+    assert breaker.failures == 2
+    breaker.failed(UnknownInstrument("no such"))
+    assert breaker.failures == 0
+
+
+async def test_a_cancelled_request_leaves_no_trace() -> None:
+    class Hanging(Scripted):
+        async def send(self, request: Request) -> Response:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    http, _ = build(Hanging(200))
+    task = asyncio.ensure_future(http.get(URL, DIALECT))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert http.breaker.failures == 0
+
+
+async def test_at_most_so_many_in_any_window() -> None:
+    clock = Clock()
+    limit = RateLimit(5, 60, clock=clock, sleep=clock.sleep)
+    granted: list[float] = []
+
+    async def ask() -> None:
+        await limit.acquire()
+        granted.append(clock())
+
+    await asyncio.gather(*(ask() for _ in range(23)))
+    assert len(granted) == 23
+    assert all(granted[i + 5] - granted[i] >= 60 for i in range(18))
+    assert granted[-1] == 240
+
+
+async def test_half_a_request_a_minute() -> None:
+    clock = Clock()
+    limit = RateLimit(0.5, 60, clock=clock, sleep=clock.sleep)
+    await limit.acquire()
+    assert await limit.acquire() == 120
+
+
+async def test_the_sources_own_count_slows_us_down() -> None:
+    http, clock = build(Scripted(200, headers={"used": "89"}))
+    await http.get(URL, DIALECT)
+    await http.get(URL, DIALECT)
+    assert (clock.seconds, http.quota_remaining) == (0, 11)
+    http, clock = build(Scripted(200, headers={"used": "90"}))
+    await http.get(URL, DIALECT)
+    await http.get(URL, DIALECT)
+    assert clock.seconds == 15
+
+
+async def test_ordered_answers_few_ahead() -> None:
+    under_way = 0
+    most = 0
+
+    async def fetch(number: int) -> int:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        # Later ones finish first.
+        for _ in range(20 - number):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return number
+
+    assert [answer async for answer in fetch_ordered(range(20), fetch, concurrency=4)] == list(range(20))
+    assert most == 4
+
+
+async def test_ordered_answers_hand_on_what_came_before_an_error() -> None:
+    async def fetch(number: int) -> int:
+        if number == 3:
+            raise ProviderUnavailable("down")
+        return number
+
+    answers = fetch_ordered(range(9), fetch, concurrency=4)
+    assert [await anext(answers) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ProviderUnavailable):
+        await anext(answers)
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("7", lambda value: value == 7.0),
+        ("Wed, 21 Oct 2065 07:28:00 GMT", lambda value: value > 10**8),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", lambda value: value == 0.0),
+        ("soon", lambda value: value is None),
+        ("", lambda value: value is None),
+    ],
+)
+def test_retry_after_in_seconds_or_as_a_date(text: str, check: Callable[[float | None], bool]) -> None:
+    response = Response(
+        url=URL, status=429, headers={"retry-after": text}, body=b"", elapsed_ms=1, fetched_at=datetime.now(UTC)
+    )
+    assert check(response.retry_after)
