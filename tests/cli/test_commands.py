@@ -55,10 +55,6 @@ class Reader:
         self.asked.append((series, span, limit))
         return self.frame
 
-    def status(self, instrument: Instrument, now: datetime) -> dict[str, Any]:
-        self.asked.append(instrument)
-        return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
-
 
 class Enricher:
     """Reports an error for the symbols given, else 24 unchanged candles of a full day."""
@@ -91,7 +87,10 @@ class Enricher:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}))
+    def status(instrument: Instrument) -> dict[str, Any]:
+        return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
+
+    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status)
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:

@@ -71,10 +71,8 @@ def run(
     end: datetime | None,
 ) -> list[SeriesReport]:
     """Enriches with a progress bar per series; one report per series."""
-    import asyncio
-
     with series_bars() as step:
-        return asyncio.run(app.enricher.enrich(instruments, timeframes, start, end, step))
+        return app.run(app.enricher.enrich(instruments, timeframes, start, end, step))
 
 
 def quality_of(app: App, report: SeriesReport) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from market_data.config import Settings
     from market_data.model.provider import Provider
     from market_data.storage.database import Database
+    from market_data.transport.http import Http
 
 
 def now() -> datetime:
@@ -48,7 +49,9 @@ class Invocation:
         from market_data.config import load_settings
 
         settings = load_settings(self.config, os.environ, {**self._options(), **(more or {})})
-        configure_logs(settings.monitoring.log_level, settings.monitoring.log_format)
+        # A command that ends by itself prints what went wrong in its own words; the logs would say it twice.
+        asked_for = "monitoring.log_level" in settings.origins
+        configure_logs(settings.monitoring.log_level if asked_for else "ERROR", settings.monitoring.log_format)
         return settings
 
     @contextmanager
@@ -67,12 +70,12 @@ class Invocation:
             yield app
 
     @contextmanager
-    def sources(self) -> Iterator[tuple[Settings, Mapping[str, Provider]]]:
-        """The settings and every enabled provider, without a database."""
+    def sources(self) -> Iterator[tuple[Settings, Mapping[str, Provider], Sequence[Http]]]:
+        """The settings, every enabled provider and their connections, without a database."""
         from market_data.bootstrap import open_providers
 
         with self._served() as settings:
-            yield settings, open_providers(settings)
+            yield settings, *open_providers(settings)
 
     @contextmanager
     def database(self) -> Iterator[Database]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # Text that is piped is never cut to the width of a terminal that is not there.
-PIPED_WIDTH: Final = 400
+PIPED_WIDTH: Final = 10_000
 # Text that is a number already, with its unit; it goes to the right like other numbers.
 FIGURE: Final = re.compile(r"-?[\d,]+(\.\d+)?( s)?")
 
@@ -54,7 +54,7 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
     names = list(columns if columns is not None else (rows[0] if rows else ()))
     # Two spaces between columns, so that ten columns fit a terminal of 80.
     look = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0), "pad_edge": False}
-    table = Table(title=title, title_justify="left", title_style="bold", **look)  # type: ignore[arg-type]
+    table = Table(**look)  # type: ignore[arg-type]
     cells: list[list[str]] = []
     for name in names:
         values = [row.get(name) for row in rows]
@@ -63,6 +63,8 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
         cells.append(column(values))
     for line in zip(*cells, strict=True):
         table.add_row(*line)
+    if title is not None:
+        typer.secho(title, bold=True)
     console().print(table)
     typer.echo()
 
@@ -75,11 +77,12 @@ def print_fields(title: str, fields: Mapping[str, Any]) -> None:
     """Names and values, one pair per line."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(name.replace("_", " "), shown(value))
+    typer.secho(title, bold=True)
     console().print(table)
 
 

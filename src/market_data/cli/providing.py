@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -17,6 +17,7 @@ from market_data.model.instrument import AssetClass, Instrument
 if TYPE_CHECKING:
     from market_data.config import Settings
     from market_data.model.provider import Provider
+    from market_data.transport.http import Http
 
 CHECK_SECONDS: Final = 10.0
 
@@ -28,13 +29,13 @@ def providers(
 ) -> None:
     """List the sources, what they serve and whether they answer."""
     invocation: Invocation = context.obj
-    with invocation.sources() as (settings, found):
+    with invocation.sources() as (settings, found, connections):
         answers: dict[str, str] = {}
         if check:
             import asyncio
 
             with waiting("asking the sources"):
-                answers = asyncio.run(_ask_all(found, settings))
+                answers = asyncio.run(_ask_all(found, connections, settings))
         rows = [row for name, provider in found.items() for row in _rows(name, provider, answers.get(name))]
     if as_json:
         print_json(rows)
@@ -67,10 +68,14 @@ def _history(reach: Mapping[Any, Any]) -> str:
     return ", ".join(f"{timeframe or 'every'} {span.days} d" for timeframe, span in reach.items())
 
 
-async def _ask_all(found: Mapping[str, Provider], settings: Settings) -> dict[str, str]:
+async def _ask_all(found: Mapping[str, Provider], connections: Sequence[Http], settings: Settings) -> dict[str, str]:
     import asyncio
 
-    answers = await asyncio.gather(*(_ask(provider, settings) for provider in found.values()))
+    try:
+        answers = await asyncio.gather(*(_ask(provider, settings) for provider in found.values()))
+    finally:
+        for http in connections:
+            await http.aclose()
     return dict(zip(found, answers, strict=True))
 
 

@@ -49,7 +49,7 @@ def status(context: typer.Context, symbol: Symbol, asset_class: AssetClassName =
     invocation: Invocation = context.obj
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     with invocation.app() as app:
-        found = app.reader.status(instrument, now())
+        found = app.status(instrument)
     if as_json:
         print_json(found)
     else:
@@ -67,7 +67,7 @@ def quality(
     invocation: Invocation = context.obj
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     with invocation.app() as app:
-        found = app.reader.quality(instrument, days, now())
+        found = app.quality(instrument, days)
     if as_json:
         print_json(found)
         return

@@ -135,7 +135,7 @@ class MonitoringSettings(Section):
     """Logs and metrics."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-    """Least severe message that is logged."""
+    """Least severe message that is logged. Commands that end by themselves log errors only, unless this is set."""
     log_format: Literal["console", "json"]
     """Logs for people or for machines; they go to stderr."""
     prometheus_port: Port | None
