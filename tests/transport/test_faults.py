@@ -218,3 +218,15 @@ async def test_messages_never_hold_the_query() -> None:
 async def test_senders_close_without_having_sent() -> None:
     await HttpxSender().aclose()
     await BrowserSender().aclose()
+
+
+@both
+async def test_closed_connections_open_again(dialect: Dialect) -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(head("Content-Length: 2") + b"[]")
+
+    http = Http("there", ProviderSettings())
+    async with listening(answer) as url:
+        for _ in range(2):
+            assert (await http.get(url, dialect)).body == b"[]"
+            await http.aclose()

@@ -87,23 +87,11 @@ class Sender(Protocol):
 
 
 class HttpxSender:
-    """The usual sender. `transport` is the seam for tests."""
+    """The usual sender; opens its connections when first used, and again after `aclose`. `transport` is for tests."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
-
-    def _opened(self) -> httpx.AsyncClient:
-        # Opened by the first request, so that its connections belong to the event loop that uses them.
-        self._client = self._client or httpx.AsyncClient(
-            transport=self._transport,
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
-            # The total limit is ours; httpx would count each read anew.
-            timeout=None,  # noqa: S113
-        )
-        return self._client
 
     async def send(self, request: Request) -> Response:
         """See `Sender`."""
