@@ -8,14 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from market_data.model import errors
-from market_data.model.dataset import CANDLES, DATASETS, nearest_double
+from market_data.model.dataset import CANDLES, DATASETS, Dataset, nearest_double
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.records import Candle
 from market_data.model.timeframe import Timeframe
 
 EXACT = pl.Decimal(38, 18)
 MOMENT = pl.Datetime("us", "UTC")
-GREEKS = {"implied_volatility", "delta", "gamma", "theta", "vega", "rho"}
+GREEKS = {"iv", "delta", "gamma", "theta", "vega", "rho"}
 
 
 def test_the_schema_of_candles() -> None:
@@ -38,7 +38,7 @@ def test_the_schema_of_candles() -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS)
-def test_a_dataset_names_its_key_and_its_time(dataset) -> None:
+def test_a_dataset_names_its_key_and_its_time(dataset: Dataset) -> None:
     assert dataset.name in DATASETS
     assert set(dataset.key) | {dataset.time} <= set(dataset.schema)
     assert dataset.empty().schema == dataset.schema
@@ -51,7 +51,8 @@ def test_a_dataset_names_its_key_and_its_time(dataset) -> None:
 @pytest.mark.parametrize(("name", "column", "dtype"), [
     ("dividends", "ex_date", pl.Date()), ("dividends", "amount", EXACT), ("splits", "split_to", EXACT),
     ("trades", "price", EXACT), ("quotes", "sequence", pl.Int64()), ("funding_rates", "known_at", MOMENT),
-    ("long_short_ratios", "kind", pl.String()), ("options", "delta", pl.Float64()), ("news", "symbols", pl.List(pl.String)),
+    ("long_short_ratios", "kind", pl.String()), ("options", "delta", pl.Float64()),
+    ("news", "symbols", pl.List(pl.String)),
 ])  # fmt: skip
 def test_types_of_other_datasets(name: str, column: str, dtype: pl.DataType) -> None:
     assert DATASETS[name].schema[column] == dtype

@@ -64,11 +64,8 @@ def test_two_items_of_one_name_are_refused(package: Path) -> None:
 
 def test_entry_points_are_found(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "third_party_rules.py").write_text(RULE.format(name="theirs"))
-    monkeypatch.setattr(
-        shelf,
-        "entry_points",
-        lambda *, group: [EntryPoint("theirs", "third_party_rules", group)] * (group == "planted"),
-    )
+    installed = EntryPoint("theirs", "third_party_rules", "planted")
+    monkeypatch.setattr(shelf, "entry_points", lambda *, group: [installed] if group == installed.group else [])
     assert list(shelf.collect(imported(), Rule)) == ["theirs"]
     sys.modules.pop("third_party_rules")
 

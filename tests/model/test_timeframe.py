@@ -1,6 +1,7 @@
 """Timeframes, ranges, and their errors."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -81,7 +82,7 @@ def test_a_range_is_split_into_steps_and_a_rest() -> None:
 def test_the_parts_of_a_range_are_the_range(length: timedelta, step: timedelta) -> None:
     parts = list(TimeRange(JANUARY, JANUARY + length).split(step))
     assert (parts[0].start, parts[-1].end) == (JANUARY, JANUARY + length)
-    assert all(one.end == following.start for one, following in zip(parts, parts[1:], strict=False))
+    assert all(one.end == following.start for one, following in pairwise(parts))
     assert all(timedelta(0) < part.end - part.start <= step for part in parts)
 
 

@@ -52,7 +52,7 @@ BREAKING_ROWS = [
     ("duplicate_timestamp", {"first_of_timestamp": False}),
     ("source_disagreement", {"disagrees": True}),
     ("source_remark", {"notes": "unadjusted for a split of 2"}),
-    # Wednesday 2024-07-10: the session is 13:30 to 20:00 UTC; Thursday 2024-07-04 is a holiday, the 3rd closes at 17:00.
+    # The session of Wednesday 2024-07-10 is 13:30 to 20:00 UTC; the 4th is a holiday, the 3rd closes at 17:00.
     ("outside_session", {"timestamp": WEDNESDAY_OPEN - timedelta(microseconds=1)}),
     ("outside_session", {"timestamp": datetime(2024, 7, 10, 20, tzinfo=UTC)}),
     ("outside_session", {"timestamp": datetime(2024, 7, 13, 15, tzinfo=UTC)}),
@@ -95,8 +95,7 @@ def series(**columns: list[object]) -> list[dict[str, object]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-# Returns of +1 % and -1 % in turn: median 1 %, half of the distances 0, so the spread is 0 for an odd count of returns …
-# therefore three sizes: the 31 returns are 11 × 0.0, 10 × +1 %, 10 × -1 %; median 0, median distance 1 % (20 of 31).
+# 31 returns: 11 times 0, 10 times +1 %, 10 times -1 %. Their median is 0; 20 of 31 lie 1 % from it, so the spread is 1 %.
 QUIET = [0.0, 0.01, -0.01] * 10 + [0.0]
 
 
