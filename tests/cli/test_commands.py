@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -90,7 +91,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def status(instrument: Instrument) -> dict[str, Any]:
         return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
 
-    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status)
+    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:
