@@ -1,6 +1,7 @@
 """Histories: recorded where they are recorded, the same however they are asked for, exact at every level."""
 
 from datetime import UTC, date, datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_pieces_in_any_order_are_the_whole(cuts: list[int], order: object, symbo
     edges = [start + cut * MINUTE for cut in sorted({0, 20_000, *cuts})]
     whole = Marketplace(3).coin(symbol).minutes(edges[0], edges[-1])
     market = Marketplace(3)
-    ranges = list(zip(edges[:-1], edges[1:], strict=True))
+    ranges = list(pairwise(edges))
     order.shuffle(ranges)  # type: ignore[attr-defined]
     pieces = {at: market.coin(symbol).minutes(at, to) for at, to in ranges}
     assert same(joined([pieces[at] for at in sorted(pieces)]), whole)

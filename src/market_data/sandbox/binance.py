@@ -78,9 +78,7 @@ class BinanceHouse:
 
     async def time(self, request: Request) -> Response:
         """The server's clock."""
-        return self.weights.spend(1) or JSONResponse(
-            {"serverTime": self.market.now()}, headers=self.weights.headers()
-        )
+        return self.weights.spend(1) or JSONResponse({"serverTime": self.market.now()}, headers=self.weights.headers())
 
     async def klines(self, request: Request) -> Response:
         """Candles, the forming one last."""
@@ -242,5 +240,3 @@ def window(span: Span, listed_at: int, start: int | None, end: int | None, limit
     first = span.floor_one(start)
     first = max(first if first >= start else span.after(first), oldest)
     return first, min(span.after(first, limit), span.after(last))
-
-

@@ -172,5 +172,3 @@ def shared(total: Int, weight: Float) -> Int:
     cuts = np.minimum(np.floor(total[:, None] * share).astype(np.int64), total[:, None])
     cuts[:, -1] = total
     return np.diff(cuts, axis=1, prepend=0)
-
-

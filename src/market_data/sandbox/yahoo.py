@@ -261,5 +261,3 @@ def _body(meta: dict[str, Any], chart: Chart, events: dict[str, Any], *, daily: 
     adjusted = f',"adjclose":[{{"adjclose":[{_column(chart.adjusted)}]}}]' if daily else ""
     parts.append(f'"indicators":{{"quote":[{{{quote},"volume":[{_whole(chart.volume)}]}}]{adjusted}}}')
     return ('{"chart":{"result":[{' + ",".join(parts) + '}],"error":null}}').encode()
-
-
