@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_pieces_in_any_order_give_the_same_bits(trial: Trial, random: object) ->
     cuts = sorted({0, len(window), *(random.randrange(len(window) + 1) for _ in range(6))})  # type: ignore[attr-defined]
     for each in FEATURES:
         lookback = each.lookback_for(window.series)
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in itertools.pairwise(cuts):
             before = max(0, start - lookback)
             piece = evaluate([each], window.rows(before, stop))[each.name][start - before :]
             assert (bits(piece) == bits(whole[each.name][start:stop])).all(), (each.name, start, stop)
