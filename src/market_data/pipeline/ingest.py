@@ -16,6 +16,7 @@ from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.change import Change, apply
 from market_data.pipeline.derive import Shelves, fact_score
+from market_data.pipeline.gaps import note_batch
 from market_data.pipeline.normalise import closed_by, normalise
 from market_data.pipeline.ripple import extent_of
 from market_data.pipeline.validate import Checked, validate
@@ -133,6 +134,7 @@ def _store(
     counts = change.counts
     outcome.counts = replace(counts, unchanged=counts.unchanged + checked.repeated, rejected=checked.rejected.height)
     quarantine(connection, series, checked.rejected, batch.source, purpose.run_id, now)
+    note_batch(connection, series, batch.span, checked.accepted["timestamp"], batch.source, batch.fetched_at, now)
     _log(connection, batch, purpose, outcome.counts, now)
     for span in change.spans:
         audit.refresh_quality(connection, series.instrument, span, now)
