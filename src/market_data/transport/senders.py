@@ -119,6 +119,18 @@ class HttpxSender:
         if client is not None:
             await client.aclose()
 
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                transport=self._transport,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+                # The total limit is ours; httpx would count each read anew.
+                timeout=None,  # noqa: S113
+            )
+        return self._client
+
 
 class BrowserSender:
     """Sends with a browser's TLS fingerprint, for sources that refuse others."""
