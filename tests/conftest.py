@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +20,38 @@ from market_data.storage.database import Database
 from market_data.storage.embedded import EmbeddedServer
 
 TEMPLATE = "migrated_template"
+SERVERS = "MARKET_DATA_TEST_SERVERS"
 # Only speed: a test that is about durability opens a server of its own.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "'64MB'",
         "autovacuum": "off", "max_wal_size": "'4GB'", "max_connections": "200"}  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the folder of this run's servers; the workers of pytest-xdist inherit it.
+
+    Not under pytest's own: every other pytest that starts closes that one to other accounts, and when we are root the
+    servers run under another account.
+    """
+    if not hasattr(config, "workerinput"):
+        os.environ[SERVERS] = tempfile.mkdtemp(prefix="market-data-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that folder after the last worker is done."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SERVERS))
+
+
+@pytest.fixture
+def data_home() -> Path:
+    """An empty folder in which a server of the test's own may live."""
+    return Path(tempfile.mkdtemp(dir=os.environ[SERVERS]))
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+def postgres() -> Iterator[EmbeddedServer]:
     """The server of this test run, shared by the workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with EmbeddedServer(folder / "server", settings=FAST) as server:
+    with EmbeddedServer(Path(os.environ[SERVERS]) / "shared", settings=FAST) as server:
         yield server
 
 

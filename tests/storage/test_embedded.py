@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -73,18 +74,18 @@ def leave(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made() -> Path:
     """A data directory whose cluster was made once, with the settings users get."""
-    data_dir = tmp_path_factory.mktemp("made")
+    data_dir = Path(tempfile.mkdtemp(dir=os.environ["MARKET_DATA_TEST_SERVERS"]))
     with EmbeddedServer(data_dir):
         pass
     return data_dir
 
 
 @pytest.fixture
-def data_dir(made: Path, tmp_path: Path) -> Iterator[Path]:
+def data_dir(made: Path, data_home: Path) -> Iterator[Path]:
     """A data directory of the test's own; whatever server still runs there is ended with it."""
-    folder = tmp_path / "data"
+    folder = data_home / "data"
     shutil.copytree(made, folder, symlinks=True, copy_function=copy_with_owner)
     for copied in (made / "postgres").rglob("*"):
         if copied.is_dir():
@@ -129,15 +130,15 @@ def test_the_last_to_leave_stops_the_server(data_dir: Path, holder: Holder) -> N
     assert running(data_dir) is None
 
 
-def test_four_processes_race_for_the_first_start(tmp_path: Path, holder: Holder) -> None:
-    racers = [holder(tmp_path / "fresh") for _ in range(4)]
+def test_four_processes_race_for_the_first_start(data_home: Path, holder: Holder) -> None:
+    racers = [holder(data_home / "fresh") for _ in range(4)]
     for racer in racers:
         wait_open(racer)
-    server = running(tmp_path / "fresh")
+    server = running(data_home / "fresh")
     assert server is not None
     for racer in racers:
         leave(racer)
-    assert running(tmp_path / "fresh") is None
+    assert running(data_home / "fresh") is None
 
 
 def test_kill_of_the_program_leaves_nothing_in_the_way(data_dir: Path, holder: Holder) -> None:
@@ -207,11 +208,11 @@ def test_a_stale_pid_file_that_names_a_living_stranger(data_dir: Path) -> None:
         assert database.rows("SELECT 1 AS one") == [{"one": 1}]
 
 
-def test_a_cluster_killed_while_being_made_is_made_again(tmp_path: Path) -> None:
-    half = tmp_path / "postgres" / "cluster.new"
+def test_a_cluster_killed_while_being_made_is_made_again(data_home: Path) -> None:
+    half = data_home / "postgres" / "cluster.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")
-    with Database.open(None, tmp_path) as database:
+    with Database.open(None, data_home) as database:
         assert database.rows("SELECT 1 AS one") == [{"one": 1}]
 
 
@@ -238,10 +239,10 @@ def test_a_broken_setting_names_the_log(data_dir: Path) -> None:
     assert running(data_dir) is None
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("")
+def test_a_file_in_the_way(data_home: Path) -> None:
+    (data_home / "data").write_text("")
     with pytest.raises(DatabaseUnavailable, match="Not a directory"):
-        Database.open(None, tmp_path / "data")
+        Database.open(None, data_home / "data")
 
 
 def test_a_closed_database_says_so(data_dir: Path) -> None:
@@ -260,34 +261,33 @@ def test_without_a_runtime_folder_and_without_warnings(data_dir: Path, holder: H
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_as_a_normal_user(tmp_path: Path, holder: Holder) -> None:
-    tmp_path.chmod(0o777)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(folder.stat().st_mode | 0o011)
+def test_as_a_normal_user(data_home: Path, holder: Holder) -> None:
+    data_home.chmod(0o777)
+    data_home.parent.chmod(0o755)
     account: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
     probe = ["/bin/sh", "-c", '"$0" -c "import market_data.storage.database"', sys.executable]
     if subprocess.run(probe, capture_output=True, check=False, **account).returncode != 0:
         pytest.skip("the interpreter or this checkout is closed to other users")
-    process = holder(tmp_path / "theirs", **account)
+    process = holder(data_home / "theirs", **account)
     wait_open(process)
-    server = running(tmp_path / "theirs")
+    server = running(data_home / "theirs")
     assert server is not None
     assert Path(f"/proc/{server.pid}").stat().st_uid == 65534
     leave(process)
-    assert running(tmp_path / "theirs") is None
+    assert running(data_home / "theirs") is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_closed_to_us(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+def test_a_folder_closed_to_us(data_home: Path) -> None:
+    data_home.chmod(0o500)
     with pytest.raises(MissingPrivilege, match="write access"):
-        Database.open(None, tmp_path / "data")
+        Database.open(None, data_home / "data")
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(data_home: Path) -> Iterator[Path]:
     """A file system of 110 MB, without asking for more than a mount."""
-    folder = tmp_path / "disk"
+    folder = data_home / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
     mounted = subprocess.run(mount, capture_output=True, check=False)
