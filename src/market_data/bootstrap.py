@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from market_data import features as feature_shelf
 from market_data import providers as provider_shelf
@@ -27,6 +28,32 @@ from market_data.storage.reader import Reader
 from market_data.storage.summaries import Summaries
 from market_data.transport.http import Http
 
+Result = TypeVar("Result")
+
+
+class OwnLoop:
+    """An event loop made when first needed, so that an App also opens inside one of the caller's."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether anything ran in it."""
+        return self._runner is not None
+
+    def runner(self) -> asyncio.Runner:
+        """What runs coroutines in it."""
+        self._runner = self._runner or asyncio.Runner()
+        return self._runner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
 
 @dataclass(frozen=True)
 class App:
@@ -39,6 +66,17 @@ class App:
     shelves: Shelves
     enricher: Enricher
     clock: Callable[[], datetime]
+    connections: Sequence[Http]
+    loop: OwnLoop
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of asynchronous work, for doors that are not: all of it in one event loop."""
+        return self.loop.runner().run(work)
+
+    async def disconnect(self) -> None:
+        """Close the connections to all sources, in the event loop that used them; a later request opens new ones."""
+        for http in self.connections:
+            await http.aclose()
 
     def status(self, instrument: Instrument) -> dict[str, Any]:
         """Where an instrument stands; see `pipeline.status.status_of`."""
@@ -57,8 +95,8 @@ def open_shelves() -> Shelves:
     )
 
 
-def open_providers(settings: Settings) -> dict[str, Provider]:
-    """Every enabled provider by name, with its own settings and HTTP client.
+def open_providers(settings: Settings) -> tuple[dict[str, Provider], list[Http]]:
+    """Every enabled provider by name, and their HTTP clients.
 
     Raises:
         ConfigError: when a setting of a provider is unknown or wrong, or the settings name a provider nobody declares.
@@ -66,11 +104,13 @@ def open_providers(settings: Settings) -> dict[str, Provider]:
     kinds = collect_classes(provider_shelf, Provider)  # type: ignore[type-abstract]
     reject_unknown_providers(settings, kinds)
     opened: dict[str, Provider] = {}
+    connections: list[Http] = []
     for name, kind in kinds.items():
         own = provider_settings(settings.providers.get(name, {}), kind.Settings, name, settings.origins)
         if own.enabled:
-            opened[name] = kind(own, Http(name, own))
-    return opened
+            connections.append(Http(name, own))
+            opened[name] = kind(own, connections[-1])
+    return opened, connections
 
 
 def by_priority(settings: Settings, providers: Mapping[str, Provider]) -> dict[AssetClass, Sequence[Provider]]:
@@ -89,9 +129,9 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         ConfigError: when a setting is wrong.
         DatabaseUnavailable, StorageError: when the database cannot be opened or brought up to date.
     """
-    providers = open_providers(settings)
+    providers, connections = open_providers(settings)
     shelves = open_shelves()
-    with open_database(settings) as database:
+    with open_database(settings) as database, OwnLoop() as loop:
         upgrade(database)
         _keep_apart(database, settings, clock())
         enricher = Enricher(
@@ -102,7 +142,15 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             batch_rows=settings.pipelines.batch_size,
             concurrency=settings.pipelines.max_concurrent_symbols,
         )
-        yield App(settings, database, Reader(database), providers, shelves, enricher, clock)
+        app = App(
+            settings, database, Reader(database), providers, shelves, enricher, clock, tuple(connections), loop
+        )
+        try:
+            yield app
+        finally:
+            # Whoever brought an event loop of their own closes the connections in it.
+            if loop.used:
+                app.run(app.disconnect())
 
 
 def open_database(settings: Settings) -> Database:

@@ -59,7 +59,8 @@ def enrich(
     if as_json:
         print_json([as_fields(report) | {"quality_score": quality[report.series]} for report in reports])
     else:
-        print_rows(None, [as_line(report) | {"quality": score(quality[report.series])} for report in reports])
+        lines = as_lines(reports)
+        print_rows(None, [line | {"quality": score(quality[r.series])} for line, r in zip(lines, reports, strict=True)])
     finish(reports, notes=not as_json)
 
 
@@ -84,8 +85,17 @@ def quality_of(app: App, report: SeriesReport) -> float | None:
     return float(str(mean)) if mean is not None else None
 
 
-def as_line(report: SeriesReport) -> dict[str, Any]:
-    """A report as a line of a table."""
+def as_lines(reports: Sequence[SeriesReport]) -> list[dict[str, Any]]:
+    """Reports as lines of a table; kept and rejected rows have a column only when there are any."""
+    lines = [_as_line(report) for report in reports]
+    for name in ("kept", "rejected"):
+        if not any(line[name] for line in lines):
+            for line in lines:
+                del line[name]
+    return lines
+
+
+def _as_line(report: SeriesReport) -> dict[str, Any]:
     counts = report.counts
     return {
         "series": str(report.series),

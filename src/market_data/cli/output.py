@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Text that is piped is never cut to the width of a terminal that is not there.
 PIPED_WIDTH: Final = 10_000
+# Text up to this width is never broken.
+NARROW: Final = 20
 # Text that is a number already, with its unit; it goes to the right like other numbers.
 FIGURE: Final = re.compile(r"-?[\d,]+(\.\d+)?( s)?")
 
@@ -55,12 +57,21 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
     # Two spaces between columns, so that ten columns fit a terminal of 80.
     look = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0), "pad_edge": False}
     table = Table(**look)  # type: ignore[arg-type]
+    terminal = sys.stdout.isatty()
     cells: list[list[str]] = []
     for name in names:
         values = [row.get(name) for row in rows]
-        text = any(isinstance(value, list | tuple) or not _is_figure(value) for value in values)
-        table.add_column(name.replace("_", " "), justify="left" if text else "right", no_wrap=not text, overflow="fold")
         cells.append(column(values))
+        text = any(isinstance(value, list | tuple) or not _is_figure(value) for value in values)
+        widest = max(map(len, cells[-1]), default=0)
+        table.add_column(
+            name.replace("_", "\n" if terminal else " "),
+            justify="left" if text else "right",
+            no_wrap=not text or widest <= NARROW,
+            min_width=min(widest, NARROW),
+            overflow="fold",
+            vertical="middle",
+        )
     for line in zip(*cells, strict=True):
         table.add_row(*line)
     if title is not None:

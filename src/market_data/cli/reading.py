@@ -21,7 +21,7 @@ from market_data.cli.arguments import (
     parse_timeframes,
     stored_range,
 )
-from market_data.cli.figures import plain, shown
+from market_data.cli.figures import column, plain
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_fields, print_json, print_rows, say
 from market_data.model.errors import MarketDataError, UsageError
@@ -32,6 +32,18 @@ if TYPE_CHECKING:
 
 # Shown first in a terminal; what fits of the others follows.
 FIRST_COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
+NEXT_COLUMNS: Final = (
+    "return_1h",
+    "return_1d",
+    "volatility_20",
+    "atr",
+    "sma_20",
+    "trend_direction",
+    "market_structure",
+    "volume_spike_score",
+    "quality_score",
+    "source",
+)
 LAST_COLUMNS: Final = ("symbol", "asset_class", "timeframe", "revision", "amended_from", "fetched_at", "computed_at")
 
 
@@ -142,23 +154,24 @@ def _print_table(title: str, frame: pl.DataFrame, *, all_columns: bool) -> None:
         names, left = _fitting(names, rows, shutil.get_terminal_size().columns)
         print_rows(title, rows, names)
         if left:
-            say(f"{len(left)} more columns: --format csv shows all, --column NAME picks; {', '.join(left)}")
+            say(f"{len(left)} more columns: --format csv shows all; --column NAME picks one, ? lists their names")
         return
     print_rows(title, rows, names)
 
 
 def _ordered(frame: pl.DataFrame) -> list[str]:
     """Candle first, then what has values, then what is the same everywhere."""
-    middle = [name for name in frame.columns if name not in FIRST_COLUMNS + LAST_COLUMNS]
-    middle.sort(key=lambda name: bool(frame[name].is_null().all()))
+    rest = [name for name in frame.columns if name not in FIRST_COLUMNS + NEXT_COLUMNS + LAST_COLUMNS]
+    middle = sorted((*NEXT_COLUMNS, *rest), key=lambda name: name in frame.columns and frame[name].is_null().all())
     return [name for name in (*FIRST_COLUMNS, *middle, *LAST_COLUMNS) if name in frame.columns]
 
 
 def _fitting(names: list[str], rows: list[dict[str, object]], width: int) -> tuple[list[str], list[str]]:
     kept: list[str] = []
     for position, name in enumerate(names):
-        width -= 2 + max(len(name), *(len(shown(row[name])) for row in rows))
-        if width < 0 and len(kept) >= len(FIRST_COLUMNS):
+        cells = column([row[name] for row in rows])
+        width -= 2 + max(*map(len, name.split("_")), *map(len, cells), 0)
+        if width + 2 < 0 and len(kept) >= len(FIRST_COLUMNS):
             return kept, names[position:]
         kept.append(name)
     return kept, []
