@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from market_data.cli.app import app
+from market_data.cli.enriching import as_lines
 from market_data.cli.invocation import Invocation
 from market_data.model.errors import MarketDataError, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Series
@@ -110,8 +111,8 @@ def test_enrich_tells_what_became_of_each_series(stand_in: SimpleNamespace) -> N
     result = run("enrich", "btc,ETH", "aapl", "-t", "1h,1d", "--start", "2024-01-01", "--end", "2024-01-02T00:00:00Z")
     assert (result.exit_code, result.stderr) == (0, "")
     heading, _, *lines = [" ".join(line.split()) for line in result.stdout.splitlines() if line.strip()]
-    assert heading == "series source candles inserted updated unchanged kept rejected gaps time quality"
-    assert lines[0] == "BTC 1h binance 1,024 0 0 1,024 0 0 0 0.25 s 0.875"
+    assert heading == "series source candles inserted updated unchanged gaps time quality"
+    assert lines[0] == "BTC 1h binance 1,024 0 0 1,024 0 0.25 s 0.875"
     assert [line[:6] for line in lines] == ["BTC 1h", "BTC 1d", "ETH 1h", "ETH 1d", "AAPL 1", "AAPL 1"]
     instruments, timeframes, start, end = stand_in.enricher.asked[0]
     assert instruments == [
@@ -122,6 +123,15 @@ def test_enrich_tells_what_became_of_each_series(stand_in: SimpleNamespace) -> N
     assert timeframes == (Timeframe.H1, Timeframe.D1)
     assert (start, end) == (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
     assert stand_in.asks_providers
+
+
+def test_rejected_candles_get_a_column() -> None:
+    report = SeriesReport(
+        Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1), counts=Counts(inserted=7, rejected=3)
+    )
+    (line,) = as_lines([report])
+    assert (line["candles"], line["inserted"], line["rejected"]) == (10, 7, 3)
+    assert "kept" not in line
 
 
 def test_given_asset_class_wins(stand_in: SimpleNamespace) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Text that is piped is never cut to the width of a terminal that is not there.
 PIPED_WIDTH: Final = 10_000
 # Text up to this width is never broken.
-NARROW: Final = 20
+NARROW: Final = 12
 # Text that is a number already, with its unit; it goes to the right like other numbers.
 FIGURE: Final = re.compile(r"-?[\d,]+(\.\d+)?( s)?")
 
@@ -70,13 +70,15 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
             no_wrap=not text or widest <= NARROW,
             min_width=min(widest, NARROW),
             overflow="fold",
-            vertical="middle",
         )
     for line in zip(*cells, strict=True):
         table.add_row(*line)
     if title is not None:
         typer.secho(title, bold=True)
-    console().print(table)
+    out = console()
+    # Where it cannot fit, its lines wrap at the terminal's edge: no value is ever cut away.
+    out.width = max(out.width, out.measure(table).minimum)
+    out.print(table)
     typer.echo()
 
 

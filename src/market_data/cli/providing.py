@@ -13,6 +13,7 @@ from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, waiting
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import Timeframe
 
 if TYPE_CHECKING:
     from market_data.config import Settings
@@ -40,7 +41,7 @@ def providers(
     if as_json:
         print_json(rows)
     else:
-        print_rows(None, rows)
+        print_rows(None, [row | {"timeframes": _shortened(row["timeframes"])} for row in rows])
 
 
 def _rows(name: str, provider: Provider, answer: str | None) -> list[dict[str, Any]]:
@@ -56,6 +57,10 @@ def _rows(name: str, provider: Provider, answer: str | None) -> list[dict[str, A
         }
         for capability in provider.capabilities
     ]
+
+
+def _shortened(timeframes: Sequence[str]) -> str:
+    return f"{timeframes[0]} … {timeframes[-1]}" if len(timeframes) == len(Timeframe) else ", ".join(timeframes)
 
 
 def _in_order(timeframes: Any) -> list[Any]:

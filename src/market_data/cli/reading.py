@@ -154,7 +154,7 @@ def _print_table(title: str, frame: pl.DataFrame, *, all_columns: bool) -> None:
         names, left = _fitting(names, rows, shutil.get_terminal_size().columns)
         print_rows(title, rows, names)
         if left:
-            say(f"{len(left)} more columns: --format csv shows all; --column NAME picks one, ? lists their names")
+            say(f"{len(left)} more columns: --format csv shows all; --column NAME picks one")
         return
     print_rows(title, rows, names)
 
