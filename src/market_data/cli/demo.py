@@ -164,6 +164,7 @@ def _feature_line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
         "return_1d": "return",
         "volatility_20": "vol 20",
         "volume_spike_score": "spike",
+        "sma_20": "sma 20",
         "trend_direction": "trend",
     }
     line: dict[str, Any] = {"series": str(report.series)}

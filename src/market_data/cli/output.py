@@ -77,7 +77,7 @@ def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Se
         typer.secho(title, bold=True)
     out = console()
     # Where it cannot fit, its lines wrap at the terminal's edge: no value is ever cut away.
-    out.width = max(out.width, out.measure(table).minimum)
+    out.width = max(out.width, out.measure(table, options=out.options.update(width=PIPED_WIDTH)).minimum)
     out.print(table)
     typer.echo()
 
