@@ -171,7 +171,8 @@ async def test_no_network_is_said_and_nothing_is_stored(database_url: str, sandb
         unused.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
         addresses = {key.replace(".", "__"): nowhere for key in sandbox.urls}
-        async with opened(database_url, sandbox, **addresses) as app:
+        retries = {f"providers__{name}__max_retries": 0 for name in ("binance", "polygon", "yahoo")}
+        async with opened(database_url, sandbox, **addresses, **retries) as app:
             (report,) = await enriched(app, BTC, [Timeframe.H1], day(2019, 9, 1), day(2019, 9, 2))
             assert report.error is not None
             assert stored(app) == []
