@@ -17,7 +17,7 @@ FIND_PYTHON := for python in $(PYTHON) python3 python3.14 python3.13 python3.12 
 	test -n "$$python" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo live install dev check format test prove bench clean
+.PHONY: help demo live install dev check format test prove bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ prove: $(DEV_STAMP) ## run the slow proofs: faults, kills, large inputs
 
 bench: $(BENCH_STAMP) ## measure; prints a table and writes bench/results.json
 	@$(BIN)/python -m bench
+
+docs: $(DEV_STAMP) ## regenerate docs/reference from the declarations
+	@$(BIN)/python tools/write_reference.py
 
 clean: ## remove .venv and caches; never data
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build dist

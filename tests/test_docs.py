@@ -1,0 +1,101 @@
+"""Documentation names what exists and everything that exists: links, commands, targets, settings, shelves."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from market_data.cli.app import app
+from market_data.config import PLAIN_NAMES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands() -> set[str]:
+    group = typer.main.get_command(app)
+    return set(group.commands)
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@every_page
+def test_a_page_has_one_title(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert len(re.findall(r"^# ", text, flags=re.MULTILINE)) == 1
+
+
+@every_page
+def test_named_targets_and_commands_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    shown = "\n".join(code(page))
+    lines = re.findall(r"^(?:\$ )?make ([a-z -]+)", shown, flags=re.MULTILINE)
+    made = {name for line in lines for name in line.split()}
+    assert made <= targets
+    asked = set(re.findall(r"market-data (?:--sandbox )?([a-z]+)", shown))
+    assert asked <= commands()
+
+
+def code(page: Path) -> list[str]:
+    """Shell lines and inline code of a page."""
+    text = page.read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    lines = [line.partition("#")[0].rstrip() for block in blocks for line in block.splitlines()]
+    return [*lines, *inline]
+
+
+def test_the_readme_names_every_command() -> None:
+    unnamed = {name for name in commands() if not re.search(rf"market-data {name}\b", README)}
+    assert not unnamed
+
+
+def test_the_readme_names_the_plain_settings_of_this_version() -> None:
+    named = {name for name in re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", README) if "__" not in name}
+    assert named <= set(PLAIN_NAMES)
+
+
+@pytest.mark.parametrize("page", ["rules.md", "features.md"])
+def test_the_reference_is_what_is_declared(page: str) -> None:
+    written = {path.name: text for path, text in script("write_reference").pages().items()}
+    assert (ROOT / "docs" / "reference" / page).read_text() == written[page], "run `make docs`"
+
+
+def test_decisions_are_numbered_without_repetition() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    assert len(numbers) == len(set(numbers))
+    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert re.match(rf"# {int(path.name[:4])}\. \S", path.read_text()), path.name
+
+
+def test_pins_name_versions_and_no_places() -> None:
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9A-Za-z.]+", pin)] == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {normal(re.split(r"[\[>=<; ]", line)[0]) for line in [*project["dependencies"], *extras["dev"]]}
+    assert wanted <= {normal(pin.partition("==")[0]) for pin in pins}
+
+
+def normal(name: str) -> str:
+    """A distribution's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
