@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from market_data.cli import database, demo, enriching, providing, reading, sandboxing
+from market_data.cli import database, demo, enriching, gaps, providing, reading, reconciling, sandboxing
 from market_data.cli.arguments import Json
 from market_data.cli.invocation import Invocation
 from market_data.cli.program import Program
@@ -75,6 +75,8 @@ app.command("enrich")(enriching.enrich)
 app.command("status")(reading.status)
 app.command("quality")(reading.quality)
 app.command("features")(reading.features)
+app.command("gaps")(gaps.gaps)
+app.command("reconcile")(reconciling.reconcile)
 app.command("providers")(providing.providers)
 app.add_typer(database.app, name="db")
 app.command("sandbox")(sandboxing.sandbox)

@@ -106,6 +106,25 @@ class Provider(ABC):
     ) -> AsyncIterator[Page]:
         """Closed candles that open in [start, end), oldest page first; pages without rows may be left out."""
 
+    def fetch_candles_from(
+        self,
+        source: str,
+        instrument: Instrument,
+        timeframe: Timeframe,
+        start: datetime,
+        end: datetime,
+        *,
+        now: datetime,
+    ) -> AsyncIterator[Page]:
+        """Candles of one of its sources only, by the name `Page.source` gives it; for comparing sources.
+
+        Raises:
+            UnsupportedRequest: when it has no such source.
+        """
+        if source != self.name:
+            raise UnsupportedRequest(f"{self.name} has no source {source!r}, only {self.name!r}")
+        return self.fetch_candles(instrument, timeframe, start, end, now=now)
+
     def fetch_trades(
         self, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
     ) -> AsyncIterator[Page]:
