@@ -62,11 +62,12 @@ def apply(
         started = time.perf_counter()
     derived = pl.concat(own) if own else pl.DataFrame(schema={"timestamp": UTC_MICROS})
     change.counts = write(connection, series, judged, derived, origin)
+    if change.counts.unchanged < judged.height:
+        note_moment(connection, series, origin.now)
     if own:
         names = [feature.name for feature in shelves.features]
         audit.record_disagreements(connection, series, disputes, origin.now)
         audit.log_compute(connection, series, derived, names, change.compute_seconds * 1000, origin.now)
-        note_moment(connection, series, origin.now)
     return change
 
 

@@ -13,7 +13,9 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from market_data.model import quality
 from market_data.model.dataset import UTC_MICROS
@@ -179,19 +181,24 @@ def _feature_share(
     series: Series, seen: pl.DataFrame, values: pl.DataFrame, applicable: Sequence[Feature]
 ) -> pl.Series:
     """Features present, of those whose inputs and history are there; 1 where none could be."""
-    position = pl.Series("position", range(seen.height), pl.Int64)
-    possible = pl.zeros(seen.height, pl.Int64, eager=True)
-    present = pl.zeros(seen.height, pl.Int64, eager=True)
+    position = np.arange(seen.height)
+    known: dict[str, NDArray[np.bool_]] = {}
+    possible = np.zeros(seen.height, np.int64)
+    present = np.zeros(seen.height, np.int64)
     for feature in applicable:
+        found = values[feature.name].is_not_null().to_numpy()
         allowed = position >= feature.lookback_for(series)
         for name in feature.inputs:
-            allowed &= seen[name].is_not_null() if name in seen.columns else pl.lit(value=False)
+            if name not in known:
+                there = seen[name].is_not_null().to_numpy() if name in seen.columns else np.zeros(seen.height, np.bool_)
+                known[name] = there
+            allowed &= known[name]
         if feature.observations:
             # Whether history suffices there is the feature's own rule; it counts when it has a value.
-            allowed &= values[feature.name].is_not_null()
-        possible += allowed.cast(pl.Int64)
-        present += (allowed & values[feature.name].is_not_null()).cast(pl.Int64)
-    return (present / possible).fill_nan(1.0)
+            allowed &= found
+        possible += allowed
+        present += allowed & found
+    return pl.Series(np.divide(present, possible, out=np.ones(seen.height), where=possible > 0))
 
 
 def _validation_notes(notes: pl.Series, remarks: pl.Series) -> pl.Series:

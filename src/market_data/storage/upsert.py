@@ -177,7 +177,6 @@ def write(
         _append_facts(connection, series, judged, origin)
         _insert_present(connection, series, counts[Verdict.INSERTED], derived, origin)
         _update_present(connection, series, counts[Verdict.UPDATED], derived, origin)
-        note_moment(connection, series, origin.now)
     return Counts(**{verdict.value: rows.height for verdict, rows in counts.items()})
 
 
