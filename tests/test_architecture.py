@@ -3,14 +3,18 @@
 import ast
 import io
 import re
+import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "market_data"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MODULE_LINES = 350
 FUNCTION_LINES = 40
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "service", "base", "core", "handler"}
@@ -88,6 +92,29 @@ def public_things(body: list[ast.stmt], inside: str = "") -> Iterator[tuple[str,
         yield inside + node.name, node
         if isinstance(node, ast.ClassDef):
             yield from public_things(node.body, f"{inside}{node.name}.")
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    providers = packages_distributions()
+    declared = {normal(re.split(r"[\[>=<; ]", line)[0]) for line in PROJECT["dependencies"]}
+    # They come with a declared one by its own contract.
+    declared |= {"adbc-driver-manager", "psycopg-pool", "pydantic-core", "sqlalchemy"}
+    foreign = {name for path in MODULES for name in imports(path)} - sys.stdlib_module_names - {"market_data"}
+    assert {name for name in foreign if not {normal(d) for d in providers.get(name, [name])} & declared} == set()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level names of the packages a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def normal(name: str) -> str:
+    """A distribution's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_measures_measure() -> None:
