@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
+import history_steps as steps
 import polars as pl
 import pytest
+from history_desk import content
+from history_model import MANUAL, Model
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -27,20 +27,6 @@ LAST = 130  # beyond twice the lookback of hourly candles, so that changes far a
 CLOSES = ("99", "100", "101.5", "120")
 SOURCES = ("binance", "yahoo", "polygon")
 numbers = itertools.count()
-
-
-def load(name: str) -> Any:
-    """A module beside this file."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-Model, MANUAL = load("model").Model, load("model").MANUAL
-steps = load("steps")
 
 
 class Crash(Exception):
@@ -135,7 +121,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         @rule(data=st.data())
         def read_as_of(self, data: st.DataObject) -> None:
             _, moment, then = data.draw(st.sampled_from(self.snapshots))
-            assert self._content(self.desk.known(moment)).equals(self._content(then))
+            assert content(self.desk.known(moment)).equals(content(then))
 
         @invariant()
         def state_is_the_models(self) -> None:
@@ -154,7 +140,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         def teardown(self) -> None:
             # Kept up to date by ripples, or computed from scratch in one piece: the same bits, then and now.
             for _, moment, then in self.snapshots[-1:] + self.snapshots[:-1][:: max(1, len(self.snapshots) // 3)]:
-                assert self._content(self.desk.known(moment)).equals(self._content(then))
+                assert content(self.desk.known(moment)).equals(content(then))
 
         def _offer(self, source: str, said: dict[int, tuple[str, bool]]) -> list[str]:
             self._tick()
@@ -178,9 +164,6 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         def _remember(self) -> None:
             self.changed = True
             self.snapshots.append((self.moment, self.desk.now, self.desk.present()))
-
-        def _content(self, frame: pl.DataFrame) -> pl.DataFrame:
-            return frame.drop("computed_at", "updated_at")
 
     return History
 

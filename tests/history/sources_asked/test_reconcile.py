@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
 
 from market_data.model.errors import UnsupportedRequest, UsageError
@@ -20,7 +21,7 @@ def test_one_providers_channels_must_agree_exactly() -> None:
 
 
 def test_differences_are_counted_by_field(desk: Any) -> None:
-    stored = desk.frame([desk.candle(i) for i in range(4)]).with_columns(source="polygon")
+    stored = desk.frame([desk.candle(i) for i in range(4)]).with_columns(pl.lit("polygon").alias("source"))
     other = desk.frame(
         [
             desk.candle(0),

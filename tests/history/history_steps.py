@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -29,15 +29,17 @@ def raising_at(number: int, error: type[Exception]) -> OnStep:
     return on_step
 
 
-def killing_at(number: int, victim: Callable[[], int] = os.getpid) -> OnStep:
-    """Kills a process, by default this one, at the step of that number, counted from 1."""
+def killing_at(number: int, victims: Callable[[], list[int]] = lambda: [os.getpid()]) -> OnStep:
+    """Kills processes, by default this one, at the step of that number, counted from 1."""
     count = 0
 
     def on_step(name: str) -> None:
         nonlocal count
         count += 1
         if count == number:
-            os.kill(victim(), signal.SIGKILL)
+            for victim in victims():
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
 
     return on_step
 
