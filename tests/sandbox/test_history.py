@@ -140,3 +140,12 @@ def test_explain_names_what_is_recorded(market: Marketplace) -> None:
     assert told["ETH"].recorded is None
     assert told["KO"].recorded == "days 2012-01-03 to 2014-12-31, 12 dividends, 1 splits"
     assert len([entry for entry in told.values() if entry.asset_class == "crypto"]) > 51
+
+
+def test_what_was_asked_first_does_not_matter() -> None:
+    # The model is laid out as far as it is asked for; how far must not show.
+    day = millis(date(2021, 5, 5))
+    early = Marketplace(4).coin("SOL").hours(day, day + DAY)
+    later = Marketplace(4).coin("SOL")
+    later.days(0, millis(date(2035, 1, 1)))
+    assert same(later.hours(day, day + DAY), early)

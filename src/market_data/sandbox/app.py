@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 
+from market_data.sandbox.archive import ArchiveHouse
 from market_data.sandbox.binance import FUTURES, SPOT, BinanceHouse
+from market_data.sandbox.binance_derivatives import DerivativesCounter
+from market_data.sandbox.binance_trades import TradesCounter
 from market_data.sandbox.faults import Application, FaultyDoor, parse_faults
 from market_data.sandbox.limits import Weights
 from market_data.sandbox.marketplace import Marketplace
@@ -25,8 +28,11 @@ def create_app(market: Marketplace | None = None, *, faults: str = "", limits: b
     """
     market = market or Marketplace()
     shares = parse_faults(faults)
-    routes = [*MassiveHouse(market).routes(), *YahooHouse(market).routes()]
+    routes = [*MassiveHouse(market).routes(), *YahooHouse(market).routes(), *ArchiveHouse(market).routes()]
     for venue in (FUTURES, SPOT):
-        routes += BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits)).routes()
+        house = BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits))
+        routes += [*house.routes(), *TradesCounter(house).routes()]
+        if venue.futures:
+            routes += DerivativesCounter(house, limits=limits).routes()
     app: Application = Starlette(routes=routes)
     return FaultyDoor(app, shares, market.seed) if shares else app

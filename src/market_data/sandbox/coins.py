@@ -17,7 +17,8 @@ from market_data.sandbox.walk import candles_around, walked, with_flow
 HOUR_CHUNK = 64 * DAY
 MINUTE_CHUNK = 8 * DAY
 HORIZON_STEP = 512 * DAY
-TRADE_DOLLARS = 900.0
+TRADE_DOLLARS = 3000.0
+FEWEST_TRADES_A_DAY = 40_000
 # Trading is busiest when Europe and America are both awake.
 DAY_PROFILE = 1.0 + 0.45 * np.cos((np.arange(24) - 15) * (2 * np.pi / 24))
 
@@ -128,8 +129,10 @@ class CoinHistory:
         opens = np.r_[before, closes[:-1]]
         length = (midnights + DAY - time) / DAY
         per_dollar = 10.0**coin.volume_decimals / closes
+        # Small coins trade in smaller pieces: every minute shows a few trades.
+        trade_dollars = min(TRADE_DOLLARS, coin.turnover / FEWEST_TRADES_A_DAY)
         # A day opens exactly where the last one closed, so opens are rounded from the same numbers as closes.
         return candles_around(
             opens * tick, closes * tick, coin.turnover * length * per_dollar, coin.deviation,
-            float(TRADE_DOLLARS * per_dollar.mean()), time, self._seeds["day"],
+            trade_dollars * per_dollar, time, self._seeds["day"],
         )  # fmt: skip

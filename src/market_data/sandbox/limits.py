@@ -14,13 +14,21 @@ BAN_SECONDS = 120
 
 
 class Weights:
-    """Weight used in this minute of the wall clock; nothing is refused when ``enforced`` is false."""
+    """Weight used in this window of the wall clock; nothing is refused when ``enforced`` is false."""
 
-    def __init__(self, limit: int, *, enforced: bool = True, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        enforced: bool = True,
+        wall: Callable[[], float] = time.time,
+        window_seconds: int = MINUTE_SECONDS,
+    ) -> None:
+        self._window = window_seconds
         self._limit = limit
         self._enforced = enforced
         self._wall = wall
-        self._minute = 0
+        self._begun = 0
         self._used = 0
         self._refused = 0
         self._banned_until = 0.0
@@ -34,8 +42,8 @@ class Weights:
         now = self._wall()
         if now < self._banned_until:
             return self._ban(now)
-        if int(now) // MINUTE_SECONDS != self._minute:
-            self._minute, self._used, self._refused = int(now) // MINUTE_SECONDS, 0, 0
+        if int(now) // self._window != self._begun:
+            self._begun, self._used, self._refused = int(now) // self._window, 0, 0
         self._used += weight
         if not self._enforced or self._used <= self._limit:
             return None
@@ -43,7 +51,7 @@ class Weights:
         if self._refused > PATIENCE:
             self._banned_until = now + BAN_SECONDS
             return self._ban(now)
-        wait = MINUTE_SECONDS - int(now) % MINUTE_SECONDS
+        wait = self._window - int(now) % self._window
         message = (
             f"Too many requests; current limit of IP(127.0.0.1) is {self._limit} requests per minute. "
             "Please use the websocket for live updates to avoid polling the API."

@@ -23,6 +23,7 @@ from market_data.sandbox.noise import Float, normal, uniform
 # A Brownian bridge of unit deviation ranges over about 1.25: this scale makes the path fill the parent's range.
 PATH_SCALE = 0.7
 WICK_SCALE = 0.5
+FEWEST_TRADES = 4
 # Solving for an average price: a few steps suffice, and no child's weight falls below exp(-LEAN_LIMIT) of its own.
 NEWTON_STEPS = 3
 LEAN_LIMIT = 3.0
@@ -116,9 +117,11 @@ def _volumes(parents: Block, time: Int, prices: Int, seed: int, profile: Float |
     value = _valued(bought_quote + sold_quote, amount, prices, typical)
     volumes[BUY_QUOTE - BUY] = _bought_part(bought_quote, value, volumes[0], amount)
     volumes[SELL_QUOTE - BUY] = value - volumes[BUY_QUOTE - BUY]
-    # Where volume changed hands there was a trade, as long as the parent has one for each.
-    active = (amount > 0) & (trades >= (amount > 0).sum(axis=1))[:, None]
-    volumes[TRADES - BUY] = shared(trades - active.sum(axis=1), amount.astype(np.float64)) + active
+    # Where volume changed hands there were trades: enough to show four prices, where the parent has as many.
+    few = np.minimum(amount, FEWEST_TRADES)
+    least = np.where((trades >= few.sum(axis=1))[:, None], few, np.minimum(few, 1))
+    least = np.where((trades >= least.sum(axis=1))[:, None], least, 0)
+    volumes[TRADES - BUY] = shared(trades - least.sum(axis=1), amount.astype(np.float64)) + least
     return volumes
 
 

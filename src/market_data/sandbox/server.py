@@ -71,6 +71,7 @@ class Sandbox:
             (
                 "providers.binance.rest_url",
                 "providers.binance.spot_rest_url",
+                "providers.binance.archive_url",
                 "providers.polygon.rest_url",
                 "providers.yahoo.rest_url",
             ),

@@ -23,7 +23,7 @@ def walked(first: float, level: float, deviation: float, time: Int, seed: int) -
 
 
 def candles_around(
-    opens: Float, closes: Float, volume: Float, deviation: float, trade_size: float, time: Int, seed: int
+    opens: Float, closes: Float, volume: Float, deviation: float, trade_size: float | Float, time: Int, seed: int
 ) -> Block:
     """Whole-tick day candles around a walk.
 
@@ -39,7 +39,7 @@ def candles_around(
     return with_flow(Block(time, values), amount, None, trade_size, seed)
 
 
-def with_flow(prices: Block, volume: Int, quote: Int | None, trade_size: float, seed: int) -> Block:
+def with_flow(prices: Block, volume: Int, quote: Int | None, trade_size: float | Float, seed: int) -> Block:
     """Fill the rows below the prices: who took the volume, for how much, in how many trades.
 
     ``quote`` is the recorded quote value; None puts it at the candle's typical price.
