@@ -1,17 +1,18 @@
-"""``db``: bring the schema up to date, say where it stands, print its SQL for a DBA."""
+"""``db``: the schema and its SQL, sizes, backup and restore, retention."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from market_data.cli.arguments import Json
-from market_data.cli.invocation import Invocation
-from market_data.cli.output import print_fields, print_json, waiting
+from market_data.cli.invocation import Invocation, now
+from market_data.cli.output import print_fields, print_json, print_rows, say, waiting
 from market_data.cli.program import FAILED
 
-app = typer.Typer(help="The database: upgrade, status, sql.", no_args_is_help=False)
+app = typer.Typer(help="The database: upgrade, status, sql, stats, backup, restore, prune.", no_args_is_help=False)
 
 
 @app.command()
@@ -64,3 +65,78 @@ def sql(
     from market_data.storage import migrate
 
     typer.echo(migrate.sql(after=after), nl=False)
+
+
+@app.command()
+def stats(
+    context: typer.Context,
+    partitions: Annotated[bool, typer.Option(help="A line per partition too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Show rows, bytes, oldest and newest of every table and partition."""
+    from dataclasses import asdict
+
+    from market_data.storage.growth import table_sizes
+
+    invocation: Invocation = context.obj
+    with invocation.database() as database, waiting("measuring"):
+        sizes = table_sizes(database, partitions=partitions)
+    if as_json:
+        print_json([asdict(size) for size in sizes])
+        return
+    print_rows(
+        None,
+        [
+            {
+                "table": f"  {size.partition}" if size.partition else size.table,
+                "rows": size.rows,
+                "MiB": round(size.bytes / 2**20, 1),
+                "oldest": size.oldest,
+                "newest": size.newest,
+            }
+            for size in sizes
+            if size.rows
+        ],
+    )
+
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+
+
+@app.command()
+def backup(context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> None:
+    """Write all of the database into one file, while it is in use."""
+    from market_data.storage.backup import back_up
+
+    invocation: Invocation = context.obj
+    with invocation.database() as database, waiting("writing the backup"):
+        made = back_up(database, file, overwrite=force)
+    say(f"{made.path}: {made.bytes / 2**20:,.1f} MiB, {len(made.tables_with_rows)} tables with rows")
+
+
+@app.command()
+def restore(
+    context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False
+) -> None:
+    """Make the database equal to a backup, all of it or nothing."""
+    from market_data.storage.backup import restore as restore_from
+
+    invocation: Invocation = context.obj
+    with invocation.database() as database, waiting("restoring"):
+        made = restore_from(database, file, overwrite=force)
+    say(f"{database.name} now equals {made.path}: {len(made.tables_with_rows)} tables with rows")
+
+
+@app.command()
+def prune(context: typer.Context, as_json: Json = False) -> None:
+    """Drop trades, quotes and raw payloads that are older than their retention; move old options into files."""
+    from market_data.storage.growth import prune as prune_all
+
+    invocation: Invocation = context.obj
+    settings = invocation.settings()
+    with invocation.database() as database, waiting("pruning"):
+        done = prune_all(database, settings.database.retention.ages, settings.database.folder / "archive", now())
+    if as_json:
+        print_json({"dropped": done.dropped, "archived": [str(path) for path in done.archived]})
+    else:
+        say(f"dropped {len(done.dropped)} partitions; archived {len(done.archived)} quarters of options")

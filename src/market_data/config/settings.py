@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class RetentionSettings(Section):
+    """How long what grows fast is kept, in days; null keeps it for ever. Candles and corrections are always kept."""
+
+    trades: Annotated[int, Field(ge=1)] | None
+    """Trades as reported one by one."""
+    quotes: Annotated[int, Field(ge=1)] | None
+    """Best bids and asks."""
+    trades_raw: Annotated[int, Field(ge=1)] | None
+    """Payloads as received, for finding out what a source really said."""
+    options_iv: Annotated[int, Field(ge=1)] | None
+    """Options chains: after that, whole quarters are moved into Parquet files in data_dir."""
+
+    @property
+    def ages(self) -> dict[str, timedelta]:
+        """The retention of every table that has one."""
+        return {table: timedelta(days=days) for table, days in self if days is not None}
+
+
 class DatabaseSettings(Section):
     """Where the data is kept."""
 
@@ -42,6 +61,8 @@ class DatabaseSettings(Section):
     """Folder of the private PostgreSQL; null: the user's data folder. The sandbox adds ``-sandbox`` to its name."""
     pool_size: Annotated[int, Field(ge=1, le=100)]
     """Most connections one process opens."""
+    retention: RetentionSettings
+    """How long trades, quotes, raw payloads and options are kept."""
     sandbox: bool
     """Whether this database holds sandbox data. A database opened once as one kind is never opened as the other."""
 
