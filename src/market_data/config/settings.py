@@ -150,6 +150,20 @@ class ApiSettings(Section):
     """Address to listen on."""
     port: Port
     """Port to listen on."""
+    keys: Literal["auto", "required", "off"]
+    """Whether requests need an API key. auto: as soon as one exists, and always beyond loopback."""
+    allow_remote_without_keys: bool
+    """Whether to listen beyond loopback although requests need no key."""
+    hosts: Names
+    """Further host names by which the API is reached; while no key is needed, requests to others are refused."""
+    requests_per_minute: Annotated[float, Field(gt=0)]
+    """Requests per minute one key may make; short bursts may take them all at once."""
+    max_body_bytes: Annotated[int, Field(ge=0)]
+    """Longest request body."""
+    query_seconds: Annotated[float, Field(gt=0)]
+    """Longest time one query of the API may take in the database."""
+    cors_origins: Names
+    """Origins of web pages that may use the API from a browser; none by default."""
 
 
 class MonitoringSettings(Section):
