@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -82,3 +83,57 @@ def require_columns(frame: pl.DataFrame, names: Sequence[str]) -> None:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+def read_compact_objects(body: bytes, columns: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
+    """A JSON list of small flat objects that are all laid out as the first, fast; None for any deviation.
+
+    Meant for lists of many rows whose texts are all numbers. Booleans become 1 and 0.
+
+    Args:
+        body: the JSON, without white space.
+        columns: the fields wanted, in the order they are sent; others may lie between them.
+    """
+    if body == b"[]":
+        return pl.DataFrame(schema=dict(columns))
+    shape = _first_object(body)
+    if shape is None:
+        return None
+    for flag, number in ((b"true", b"1"), (b"false", b"0")):
+        body = body.replace(flag, number)
+    # All that is left without the numbers is the first object's marks and keys, over and over.
+    skeleton = body.translate(None, NUMBERS)
+    count = (len(skeleton) - 1) // (len(shape.skeleton) + 1)
+    if skeleton != b"[" + b",".join([shape.skeleton] * count) + b"]" or not set(columns) <= set(shape.names):
+        return None
+    lines = body[2:-2].translate(_LINE_PER_OBJECT, _KEYS_AND_MARKS)
+    schema = {name: columns.get(name, pl.String()) for name in shape.names} | {"rest of the line": pl.String()}
+    try:
+        rows = pl.read_csv(lines, has_header=False, schema=schema, quote_char=None).select(list(columns))
+    except pl.exceptions.PolarsError:
+        return None
+    return rows if rows.height == count and not any(rows.null_count().row(0)) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    names: tuple[str, ...]
+    skeleton: bytes
+
+
+def _first_object(body: bytes) -> _Shape | None:
+    """The names of the first object's fields, and the object without its values' digits."""
+    end = body.find(b"}") + 1
+    try:
+        first = json.loads(body[1:end])
+    except ValueError:
+        return None
+    if not isinstance(first, dict) or not all(name.isalpha() and name.isascii() for name in first):
+        return None
+    written = body[1:end].replace(b"true", b"1").replace(b"false", b"0")
+    return _Shape(tuple(first), written.translate(None, NUMBERS))
+
+
+NUMBERS = b"0123456789.-"
+_KEYS_AND_MARKS = bytes(range(65, 91)) + bytes(range(97, 123)) + b'"}[]:'
+_LINE_PER_OBJECT = bytes.maketrans(b"{", b"\n")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -79,12 +82,23 @@ class Source:
         self.override: httpx.Response | None = None
         self.blocked: set[str] = set()
         self.now = NOW
+        self.files: dict[str, bytes] = {}
+        self.checksums: dict[str, str] = {}
+        self.labels_are_starts = True
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         if request.url.host in self.blocked:
             return error(451, 0, GEO)
         path = request.url.path
+        if path.startswith("/data/"):
+            return self.file(path)
+        if path.startswith("/futures/data/"):
+            return self.statistics(path, request.url.params)
+        if path.endswith("/fundingRate"):
+            return self.funding(request.url.params)
+        if path.endswith("/aggTrades"):
+            return self.trades(request.url.params)
         if path.endswith("/exchangeInfo"):
             return self.answer(exchange_info(futures="/fapi/" in path))
         if path.endswith("/time"):
@@ -96,6 +110,62 @@ class Source:
     def answer(self, body: object) -> httpx.Response:
         content = json.dumps(body, separators=(",", ":")).encode()
         return httpx.Response(200, content=content, headers={"X-MBX-USED-WEIGHT-1M": "40"})
+
+    def add_file(self, path: str, csv: str) -> None:
+        """A file of the archive and its checksum."""
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(path.rsplit("/", 1)[1].replace(".zip", ".csv"), csv)
+        self.files[f"/data/{path}"] = packed.getvalue()
+        self.checksums[f"/data/{path}"] = hashlib.sha256(packed.getvalue()).hexdigest()
+
+    def file(self, path: str) -> httpx.Response:
+        name = path.removesuffix(".CHECKSUM")
+        if name not in self.files:
+            return httpx.Response(404, text="<Error><Code>NoSuchKey</Code></Error>")
+        if path != name:
+            return httpx.Response(200, text=f"{self.checksums[name]}  {name.rsplit('/', 1)[1]}\n")
+        return httpx.Response(200, content=self.files[name])
+
+    def statistics(self, path: str, params: httpx.QueryParams) -> httpx.Response:
+        begin, end, limit = (int(params[name]) for name in ("startTime", "endTime", "limit"))
+        if begin < millis(self.now - timedelta(days=30)) or limit > 500:
+            return error(400, -1130, "parameter 'startTime' is invalid.")
+        step = 300_000
+        labels = range(-(-begin // step) * step, end + 1, step)
+        # A row is published when its five minutes are over.
+        newest = millis(self.now) - (step if self.labels_are_starts else 0)
+        rows = [statistic(path, label) for label in labels if label <= newest][-limit:]
+        return httpx.Response(200, json=rows)
+
+    def funding(self, params: httpx.QueryParams) -> httpx.Response:
+        begin, end, limit = (int(params[name]) for name in ("startTime", "endTime", "limit"))
+        times = range(millis(LISTED) + 3, millis(self.now), 8 * 3_600_000)
+        rows = [
+            {"symbol": params["symbol"], "fundingTime": time, "fundingRate": f"0.{time // 3_600_000 % 1000:08}"}
+            | ({"markPrice": ""} if time < millis(datetime(2024, 6, 1, tzinfo=UTC)) else {"markPrice": "61234.5"})
+            | ({} if time % 7 else {"rateType": "Regular"})
+            for time in times
+            if begin <= time <= end
+        ]
+        return httpx.Response(200, json=rows[:limit])
+
+    def trades(self, params: httpx.QueryParams) -> httpx.Response:
+        if "fromId" in params:
+            if "startTime" in params:
+                return error(400, -1128, "Combination of optional parameters invalid.")
+            first = int(params["fromId"])
+            numbers = range(first, first + int(params["limit"]))
+        else:
+            begin, end = int(params["startTime"]), int(params["endTime"])
+            if end - begin >= 3_600_000:
+                return error(400, -1127, "Lookup has to be within 1 hour.")
+            if begin < millis(self.now - timedelta(hours=48)):
+                return error(400, -1130, "startTime is too long ago.")
+            first = -(-begin // 2000)
+            numbers = range(first, min(end // 2000 + 1, first + int(params["limit"])))
+        rows = [trade(number) for number in numbers if number * 2000 <= millis(self.now)]
+        return httpx.Response(200, content=json.dumps(rows, separators=(",", ":")).encode())
 
     def klines(self, params: httpx.QueryParams, most: int) -> list[list[object]]:
         if params["symbol"] != RAW_SYMBOL:
@@ -129,6 +199,39 @@ def kline(second: int, step: int) -> list[object]:
         f"{number * 50}.5",
         "0",
     ]
+
+
+def statistic(path: str, label: int) -> dict[str, str]:
+    """Values that tell their label."""
+    number = label // 300_000 % 100_000
+    if path.endswith("/openInterestHist"):
+        return {
+            "symbol": RAW_SYMBOL,
+            "sumOpenInterest": f"{number}.250",
+            "sumOpenInterestValue": f"{number * 1000}.5",
+            "timestamp": str(label),
+        }
+    return {
+        "symbol": RAW_SYMBOL,
+        "longShortRatio": f"{number}.5",
+        "longAccount": "0.6",
+        "shortAccount": "0.4",
+        "timestamp": str(label),
+    }
+
+
+def trade(number: int) -> dict[str, object]:
+    """One every two seconds; the taker sold in every third."""
+    return {
+        "a": number,
+        "p": f"{100 + number % 50}.10",
+        "q": f"0.{number % 1000:03}",
+        "nq": "0.000",
+        "f": number * 2,
+        "l": number * 2 + 1,
+        "T": number * 2000,
+        "m": number % 3 == 0,
+    }
 
 
 def exchange_info(*, futures: bool) -> dict[str, object]:

@@ -171,7 +171,8 @@ def test_pages_are_large_for_short_ranges_and_cheap_for_long_ones() -> None:
     assert limits == ["1500", "1500"]
     # 131 days of minutes are 188,640 rows: 126 large pages would use more than half a minute's weight.
     source = fake.Source()
-    fetch(binance(source), BTC, Timeframe.M1, datetime(2024, 10, 1, tzinfo=UTC), datetime(2025, 2, 9, tzinfo=UTC))
+    long = datetime(2024, 10, 1, tzinfo=UTC), datetime(2025, 2, 9, tzinfo=UTC)
+    fetch(binance(source, use_archive=False), BTC, Timeframe.M1, *long)
     limits = [request.url.params.get("limit") for request in source.requests if "klines" in request.url.path]
     assert limits == ["499"] * 379
 

@@ -57,6 +57,11 @@ def classify(response: Response) -> MarketDataError | None:
     return UnsupportedRequest(message)
 
 
+def classify_file(response: Response) -> MarketDataError | None:
+    """The error an answer of the archive means; that a file is not there is none."""
+    return None if response.status == 404 else classify(response)
+
+
 def _code_and_text(response: Response) -> tuple[int | None, str]:
     try:
         answer = json.loads(response.body)
@@ -75,3 +80,4 @@ def _dialect(allowed: int) -> Dialect:
 
 FUTURES = _dialect(FUTURES_WEIGHT)
 SPOT = _dialect(SPOT_WEIGHT)
+ARCHIVE = Dialect(classify=classify_file)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import polars as pl
+
+from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.timeframe import EPOCH
@@ -29,10 +32,21 @@ class Market:
     dialect: Dialect
     page_limits: tuple[int, ...]
     """Rows per klines request, the largest first; the last has the best rows per weight."""
+    archive: str
+    """Its folder in the archive."""
 
 
-USD_M = Market(source="binance", venue="BINANCE_USDM", path="/fapi/v1", dialect=FUTURES, page_limits=(1500, 499))
-SPOT_MARKET = Market(source="binance:spot", venue="BINANCE_SPOT", path="/api/v3", dialect=SPOT, page_limits=(1000,))
+USD_M = Market(
+    source="binance",
+    venue="BINANCE_USDM",
+    path="/fapi/v1",
+    dialect=FUTURES,
+    page_limits=(1500, 499),
+    archive="futures/um",
+)
+SPOT_MARKET = Market(
+    source="binance:spot", venue="BINANCE_SPOT", path="/api/v3", dialect=SPOT, page_limits=(1000,), archive="spot"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,32 @@ def find(instrument: Instrument, contracts: list[Contract], market: Market) -> L
         raise UnknownInstrument(f"{market.source} does not list {instrument}")
     best = min(found, key=lambda each: (not each.trading, _preference(each.quote), each.raw_symbol))
     return Listing(instrument, "binance", best.raw_symbol, market.venue, best.listed, best.delisted)
+
+
+def listed_frame(body: bytes, market: Market) -> pl.DataFrame:
+    """The market's instrument list in the INSTRUMENTS schema; of several quote assets the best has the bare symbol.
+
+    Raises:
+        MalformedPayload: when it is not one.
+    """
+    best: dict[str, Contract] = {}
+    for contract in sorted(parse_contracts(body), key=lambda each: (not each.trading, _preference(each.quote))):
+        best.setdefault(contract.base, contract)
+    rows = [
+        {
+            "raw_symbol": contract.raw_symbol,
+            "symbol": base,
+            "asset_class": AssetClass.CRYPTO.value,
+            "venue": market.venue,
+            "currency": contract.quote,
+            "status": "trading" if contract.trading else "not trading",
+            "valid_from": contract.listed,
+            "valid_to": contract.delisted,
+        }
+        for base, contract in best.items()
+        if contract.quote in QUOTE_ASSETS
+    ]
+    return INSTRUMENTS.conform(pl.DataFrame(rows, infer_schema_length=None)) if rows else INSTRUMENTS.empty()
 
 
 def _rows(answer: Any) -> Iterator[dict[str, Any]]:

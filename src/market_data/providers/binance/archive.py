@@ -1,0 +1,157 @@
+"""Binance's public archive: which file holds what, the file proved by its checksum, its rows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from market_data.model.dataset import UTC_MICROS
+from market_data.model.errors import MalformedPayload
+from market_data.model.timeframe import TimeRange
+from market_data.providers.binance.client import Client
+from market_data.transport.senders import Response
+
+# Monthly files appear after the first Monday of the next month, daily ones in the morning of the next day.
+MONTH_READY_AFTER = timedelta(days=8)
+DAY_READY_AFTER = timedelta(hours=12)
+# Fewer days of a month than this are fetched as days.
+FEWEST_DAYS_OF_A_MONTH = 4
+DAY = timedelta(days=1)
+DOWNLOADS = 2
+# Spot files count microseconds since 2025-01-01 (github.com/binance/binance-public-data, issue 386), others
+# milliseconds; no millisecond count reaches this before the year 5138.
+FIRST_MICROS = 10**14
+ROWS_PER_BLOCK_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A day or a month of a range: what of it is wanted, and whether it is the month's file."""
+
+    span: TimeRange
+    day: datetime
+    monthly: bool
+
+    @property
+    def label(self) -> str:
+        """How the file's name ends."""
+        return f"{self.day:%Y-%m}" if self.monthly else f"{self.day:%Y-%m-%d}"
+
+    @property
+    def period(self) -> str:
+        """The folder of its kind."""
+        return "monthly" if self.monthly else "daily"
+
+    def days(self) -> Iterator[Piece]:
+        """Its days, each as a file of its own."""
+        day = self.span.start.replace(hour=0, minute=0, second=0, microsecond=0)
+        while day < self.span.end:
+            yield Piece(TimeRange(max(day, self.span.start), min(day + DAY, self.span.end)), day, monthly=False)
+            day += DAY
+
+
+def pieces(span: TimeRange, now: datetime, *, monthly: bool = True) -> list[Piece]:
+    """The files that hold `span`, oldest first, as far as they should be there at `now`."""
+    found: list[Piece] = []
+    month = span.start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    while month < span.end:
+        following = (month + timedelta(days=32)).replace(day=1)
+        piece = Piece(TimeRange(max(month, span.start), min(following, span.end)), month, monthly=True)
+        whole = piece.span.end - piece.span.start >= FEWEST_DAYS_OF_A_MONTH * DAY
+        if monthly and whole and following + MONTH_READY_AFTER <= now:
+            found.append(piece)
+        else:
+            found += [day for day in piece.days() if day.day + DAY + DAY_READY_AFTER <= now]
+        month = following
+    return found
+
+
+async def download(client: Client, path: str) -> tuple[bytes, Response] | None:
+    """The unpacked only member of a zip file and the answer it came in; None when it is not there (yet).
+
+    Raises:
+        MalformedPayload: when it does not have the checksum published beside it, twice, or is no such zip.
+    """
+    for attempt in range(DOWNLOADS):
+        checksum = await client.get_file(f"{path}.CHECKSUM")
+        answer = await client.get_file(path) if checksum is not None else None
+        if checksum is None or answer is None:
+            return None
+        # Hashing and unpacking take long enough to hold up other tasks.
+        expected = checksum.body[:64].decode("ascii", "replace").lower()
+        if await asyncio.to_thread(_sha256, answer.body) == expected:
+            return await asyncio.to_thread(_unpack, answer.body, client.settings.max_response_bytes), answer
+        # A file may be replaced between the two requests.
+        if attempt + 1 == DOWNLOADS:
+            raise MalformedPayload(f"{path} does not have its published checksum {expected}")
+    raise AssertionError("unreachable")
+
+
+def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Rows of a file by position, with or without a header; extra columns are ignored.
+
+    Raises:
+        MalformedPayload: when a row does not have these fields.
+    """
+    if not csv.strip():
+        return pl.DataFrame(schema=dict(fields))
+    header = not csv[:1].isdigit()
+    first = csv[: csv.find(b"\n") + 1 or len(csv)]
+    extra = {f"extra_{number}": pl.String() for number in range(first.count(b",") + 1 - len(fields))}
+    try:
+        rows = pl.read_csv(
+            csv,
+            has_header=False,
+            skip_rows=1 if header else 0,
+            schema={**fields, **extra},
+            quote_char=None,
+            columns=list(range(len(fields))),
+        )
+    except pl.exceptions.NoDataError:
+        return pl.DataFrame(schema=dict(fields))
+    except pl.exceptions.PolarsError as error:
+        raise MalformedPayload(f"a file of the archive is not as promised: {error}") from None
+    return rows
+
+
+def blocks(csv: bytes) -> Iterator[bytes]:
+    """The file in runs of whole lines, so that no frame of it fills the memory."""
+    start = 0
+    while start < len(csv):
+        end = csv.find(b"\n", start + ROWS_PER_BLOCK_BYTES)
+        end = len(csv) if end < 0 else end + 1
+        yield csv[start:end]
+        start = end
+
+
+def moments(column: str) -> pl.Expr:
+    """A column of counts since 1970 as UTC moments: each value tells its unit by its magnitude."""
+    count = pl.col(column)
+    return pl.when(count >= FIRST_MICROS).then(count).otherwise(count * 1000).cast(UTC_MICROS)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _unpack(body: bytes, max_bytes: int) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            (member,) = archive.infolist()
+            if member.file_size > max_bytes:
+                raise MalformedPayload(f"{member.filename} unpacks to more than the {max_bytes} bytes allowed")
+            with archive.open(member) as stream:
+                # The size in the header may lie.
+                content = stream.read(max_bytes + 1)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise MalformedPayload(f"not a zip of one file: {error}") from None
+    if len(content) > max_bytes:
+        raise MalformedPayload(f"{member.filename} unpacks to more than the {max_bytes} bytes allowed")
+    return content

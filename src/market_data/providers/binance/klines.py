@@ -1,0 +1,209 @@
+"""Binance candles: from the archive for long ranges, from REST for the rest, compared where both have them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import polars as pl
+import structlog
+
+from market_data.model.dataset import CANDLES, UTC_MICROS
+from market_data.model.errors import MalformedPayload
+from market_data.model.instrument import AssetClass, Listing
+from market_data.model.provider import Page
+from market_data.model.session import grid
+from market_data.model.timeframe import Timeframe, TimeRange, from_micros
+from market_data.providers.binance import archive
+from market_data.providers.binance.client import MILLISECOND, Client, millis
+from market_data.providers.binance.markets import USD_M, Market
+from market_data.providers.binance.parse import KLINE_FIELDS, parse_klines
+from market_data.transport.ordered import fetch_ordered
+
+# Ranges that end longer ago than this are closed whatever our clock's error.
+CLOCK_DOUBT = timedelta(hours=1)
+# Weight of a 1500-row page is 10, of a 499-row page 2 (a fifth for a third): large pages while they use at most half
+# of a minute's 2400, small ones for long ranges, where the weight and not the round trip is what we wait for.
+MOST_LARGE_PAGES = 120
+CONCURRENCY = 4
+FILES_AT_ONCE = 2
+ARCHIVE_SOURCE = "archive"
+NOTE_DIFFERED = "archive_differed_from_rest"
+NOTE_CHECKSUM = "archive_checksum_failed"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one klines request asks for: at most `limit` candles."""
+
+    span: TimeRange
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candles:
+    """Candles of one listing and timeframe; rows that end after `closed_by` are still open."""
+
+    client: Client
+    market: Market
+    listing: Listing
+    timeframe: Timeframe
+    closed_by: datetime
+    now: datetime
+
+    async def fetch(self, span: TimeRange) -> AsyncIterator[Page]:
+        """Closed candles that open in `span`, oldest page first."""
+        count = len(grid(AssetClass.CRYPTO, self.timeframe, span))
+        files = archive.pieces(span, self.now)
+        settings = self.client.settings
+        if settings.use_archive and count >= settings.archive_from_candles and files:
+            seam = files[-1].span.end
+            async for page in self._from_archive(files, seam):
+                yield page
+            if seam >= span.end:
+                return
+            span = TimeRange(seam, span.end)
+        async for page in self.from_rest(span):
+            yield page
+
+    async def from_rest(self, span: TimeRange) -> AsyncIterator[Page]:
+        """The same, from REST alone."""
+        windows = _windows(span, self.timeframe, self.market)
+        async for page in fetch_ordered(windows, self._ask, concurrency=CONCURRENCY):
+            if page.frame.height:
+                yield page
+
+    async def _ask(self, window: Window) -> Page:
+        response = await self.client.get(
+            self.market,
+            "/klines",
+            symbol=self.listing.raw_symbol,
+            interval=self.timeframe.value,
+            startTime=millis(window.span.start),
+            # Inclusive at the source.
+            endTime=millis(window.span.end) - 1,
+            limit=window.limit,
+        )
+        frame = parse_klines(response.body)
+        if frame.height > window.limit:
+            raise MalformedPayload(f"binance sent {frame.height} klines where at most {window.limit} were asked for")
+        return self.client.page(self._kept(frame, window.span), self.market.source, response)
+
+    def _kept(self, frame: pl.DataFrame, span: TimeRange) -> pl.DataFrame:
+        """Closed rows of the span, in order; a row repeated exactly once, one that differs left for the rules."""
+        inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
+        ends = pl.max_horizontal(pl.col("timestamp") + self.timeframe.duration, pl.col("close_time") + MILLISECOND)
+        kept = frame.filter(inside & (ends <= self.closed_by)).drop("close_time")
+        if not kept["timestamp"].is_sorted():
+            kept = kept.sort("timestamp", maintain_order=True)
+        return kept if kept["timestamp"].n_unique() == kept.height else kept.unique(maintain_order=True)
+
+    async def _from_archive(self, files: list[archive.Piece], seam: datetime) -> AsyncIterator[Page]:
+        """The files' candles; the last ones, which REST has too, as REST gives them where the two differ."""
+        last: Page | None = None
+        async for found in fetch_ordered(files, self._piece, concurrency=FILES_AT_ONCE):
+            for page in found:
+                if last is not None:
+                    yield last
+                last = page
+        if last is None:
+            return
+        overlap = TimeRange(max(last.frame["timestamp"][0], seam - self._overlap), seam)
+        again = [page.frame async for page in self.from_rest(overlap)]
+        yield replace(last, frame=_reconciled(last.frame, pl.concat([CANDLES.empty(), *again])))
+
+    @property
+    def _overlap(self) -> timedelta:
+        return self.market.page_limits[-1] * self.timeframe.duration
+
+    async def _piece(self, piece: archive.Piece) -> list[Page]:
+        """A file's candles; where there is no file, those of its days' files; where there is none either, REST's."""
+        raw_symbol, interval = self.listing.raw_symbol, self.timeframe.value
+        folder = f"{self.market.archive}/{piece.period}/klines/{raw_symbol}/{interval}"
+        path = f"{folder}/{raw_symbol}-{interval}-{piece.label}.zip"
+        note: str | None = None
+        try:
+            found = await archive.download(self.client, path)
+            if found is not None:
+                csv, response = found
+                source = f"{self.listing.provider}:{ARCHIVE_SOURCE}"
+                kept = self._kept(parse_file(csv), piece.span)
+                return [self.client.page(kept, source, response)] if kept.height else []
+        except MalformedPayload as error:
+            # Rejected, tried again, reported; the same candles can be had elsewhere.
+            log.warning("archive file refused", path=path, error=str(error))
+            note = NOTE_CHECKSUM
+        if piece.monthly:
+            return [page for day in piece.days() for page in await self._piece(day)]
+        pages = [page async for page in self.from_rest(piece.span)]
+        return pages if note is None else [replace(page, frame=_noted(page.frame, note)) for page in pages]
+
+
+async def candles(
+    client: Client, market: Market, listing: Listing, timeframe: Timeframe, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    """Closed candles of a listing that open in `span`, oldest page first."""
+    end = min(span.end, now)
+    closed_by = now if end < now - CLOCK_DOUBT else min(now, await client.server_time(market))
+    first = await _first_candle(client, market, listing, timeframe, span.start)
+    if first is None or first >= end:
+        return
+    async for page in Candles(client, market, listing, timeframe, closed_by, now).fetch(TimeRange(first, end)):
+        yield page
+
+
+def parse_file(csv: bytes) -> pl.DataFrame:
+    """Candles of a klines file in the CANDLES schema plus `close_time`.
+
+    Raises:
+        MalformedPayload: when a row is not one.
+    """
+    rows = archive.read_rows(csv, KLINE_FIELDS)
+    needed = [name for name in KLINE_FIELDS if name != "ignored"]
+    if any(rows.select(needed).null_count().row(0)):
+        raise MalformedPayload("a klines file has an empty cell")
+    # Microsecond files end a candle at .999999: with a millisecond added it would not be closed at its end.
+    close = archive.moments("close_time").dt.truncate("1ms")
+    named = rows.with_columns(timestamp=archive.moments("open_time"), close_time=close.cast(UTC_MICROS))
+    return CANDLES.conform(named).with_columns(named["close_time"])
+
+
+async def _first_candle(
+    client: Client, market: Market, listing: Listing, timeframe: Timeframe, start: datetime
+) -> datetime | None:
+    """Where to begin: the futures list says since when, the spot market is asked for its first row."""
+    if market is USD_M:
+        # The first candle opens before the first trade.
+        since = listing.valid_from
+        return start if since is None else max(start, since - timeframe.duration)
+    response = await client.get(
+        market, "/klines", symbol=listing.raw_symbol, interval=timeframe.value, startTime=millis(start), limit=1
+    )
+    first = parse_klines(response.body)
+    return max(start, first["timestamp"][0]) if first.height else None
+
+
+def _windows(span: TimeRange, timeframe: Timeframe, market: Market) -> Iterator[Window]:
+    """Consecutive pieces of `span`, each of at most one page of candles."""
+    opens = grid(AssetClass.CRYPTO, timeframe, span).opens
+    large = market.page_limits[0]
+    limit = large if len(opens) <= large * MOST_LARGE_PAGES else market.page_limits[-1]
+    bounds = [span.start, *(from_micros(moment) for moment in opens[limit::limit]), span.end]
+    for start, end in pairwise(bounds):
+        yield Window(TimeRange(start, end), limit)
+
+
+def _reconciled(filed: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
+    differing = again.join(filed, on=CANDLES.schema.names(), how="anti", nulls_equal=True)
+    if differing.is_empty():
+        return filed
+    kept = filed.join(differing, on="timestamp", how="anti")
+    return pl.concat([kept, _noted(differing, NOTE_DIFFERED)]).sort("timestamp")
+
+
+def _noted(frame: pl.DataFrame, note: str) -> pl.DataFrame:
+    return frame.with_columns(notes=pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True))

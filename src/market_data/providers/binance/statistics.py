@@ -1,0 +1,276 @@
+"""Binance's statistics on their own clock: open interest, long/short ratios, funding, taker volumes, spot flow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from market_data.model.dataset import (
+    EXACT,
+    FUNDING_RATES,
+    LONG_SHORT_RATIOS,
+    OPEN_INTEREST,
+    SPOT_FLOW,
+    TAKER_VOLUMES,
+    UTC_MICROS,
+    Dataset,
+)
+from market_data.model.errors import MalformedPayload
+from market_data.model.instrument import Listing
+from market_data.model.provider import Page
+from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.providers.binance import archive
+from market_data.providers.binance.client import Client, millis
+from market_data.providers.binance.klines import candles
+from market_data.providers.binance.markets import USD_M, Market
+from market_data.transport.ordered import fetch_ordered
+from market_data.transport.payload import exact_frame, load_json, require_columns
+from market_data.transport.senders import Response
+
+PERIOD = Timeframe.M5
+# REST keeps 30 days and refuses a start before them.
+REST_REACH = timedelta(days=29, hours=12)
+ROWS = 500
+FUNDING_ROWS = 1000
+FIRST_METRICS_DAY = datetime(2021, 12, 1, tzinfo=UTC)
+# Until then a row was labelled with the end of its five minutes, since then with their start
+# (github.com/binance/binance-public-data, issue 491). Ours is the end: that is when the value is known.
+LABELS_ARE_STARTS_SINCE = datetime(2026, 6, 25, tzinfo=UTC)
+CONCURRENCY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One statistic: where it comes from and which of its fields are which columns."""
+
+    dataset: Dataset
+    path: str
+    fields: dict[str, str]
+    """The answer's names to ours."""
+    file_fields: dict[str, str]
+    """The archive's names to ours."""
+    kind: str | None = None
+
+
+def _ratio(path: str, column: str, kind: str) -> Series:
+    fields = {"longShortRatio": "ratio", "longAccount": "long_account", "shortAccount": "short_account"}
+    return Series(LONG_SHORT_RATIOS, path, fields, {column: "ratio"}, kind)
+
+
+SERIES: Final = (
+    Series(
+        OPEN_INTEREST,
+        "/openInterestHist",
+        {"sumOpenInterest": "value", "sumOpenInterestValue": "value_quote"},
+        {"sum_open_interest": "value", "sum_open_interest_value": "value_quote"},
+    ),
+    _ratio("/globalLongShortAccountRatio", "count_long_short_ratio", "global_accounts"),
+    _ratio("/topLongShortAccountRatio", "count_toptrader_long_short_ratio", "top_accounts"),
+    _ratio("/topLongShortPositionRatio", "sum_toptrader_long_short_ratio", "top_positions"),
+)
+METRICS_FIELDS: Final = {
+    "create_time": pl.String(),
+    "symbol": pl.String(),
+    "sum_open_interest": pl.String(),
+    "sum_open_interest_value": pl.String(),
+    "count_toptrader_long_short_ratio": pl.String(),
+    "sum_toptrader_long_short_ratio": pl.String(),
+    "count_long_short_ratio": pl.String(),
+}
+
+
+async def statistics(
+    client: Client, dataset: Dataset, listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    """Five-minute values of open interest or long/short ratios whose five minutes end in `span`.
+
+    The last 30 days come from REST, older ones from the archive's metrics. A five minutes without trades has no value.
+    """
+    wanted = [series for series in SERIES if series.dataset is dataset]
+    span = TimeRange(max(span.start, FIRST_METRICS_DAY), min(span.end, now))
+    seam = max(span.start, now - REST_REACH)
+    if span.start < seam and client.settings.use_archive:
+        async for page in _from_archive(client, wanted, listing, TimeRange(span.start, min(seam, span.end)), now):
+            yield page
+    if seam < span.end:
+        for series in wanted:
+            async for page in _from_rest(client, series, listing, TimeRange(seam, span.end), now):
+                yield page
+
+
+async def funding(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Funding rates published in `span`; the time is the source's, a few milliseconds off the hour."""
+    begin, end = max(span.start, listing.valid_from or span.start), min(span.end, now)
+    while begin < end:
+        times = {"startTime": millis(begin), "endTime": millis(end) - 1}
+        response = await client.get(
+            USD_M, "/fundingRate", counted="funding", symbol=listing.raw_symbol, limit=FUNDING_ROWS, **times
+        )
+        frame = parse_funding(response.body)
+        inside = frame.filter(pl.col("timestamp").is_between(begin, end, closed="left"))
+        if inside.height:
+            yield client.page(inside.sort("timestamp", maintain_order=True), USD_M.source, response)
+        if frame.height < FUNDING_ROWS or not inside.height:
+            return
+        begin = inside["timestamp"].max() + timedelta(milliseconds=1)  # type: ignore[operator,assignment]
+
+
+async def taker_volumes(
+    client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    """Base volume bought and sold by takers over five minutes that end in `span`, from the candles of five minutes.
+
+    Not from `/takerlongshortRatio`: that holds the same figures for 30 days only, under labels that changed meaning.
+    """
+    sold = pl.col("volume") - pl.col("taker_buy_volume")
+    async for page in _candles(client, market, listing, span, now):
+        yield _flow(page, TAKER_VOLUMES, buy_volume=pl.col("taker_buy_volume"), sell_volume=sold)
+
+
+async def spot_flow(
+    client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    """Quote volume bought and sold by takers over five minutes that end in `span`, from the spot market's candles."""
+    sold = pl.col("quote_volume") - pl.col("taker_buy_quote_volume")
+    async for page in _candles(client, market, listing, span, now):
+        yield _flow(page, SPOT_FLOW, buy_quote=pl.col("taker_buy_quote_volume"), sell_quote=sold)
+
+
+def parse_series(body: bytes, series: Series) -> pl.DataFrame:
+    """Rows of one of the statistics with their label as `timestamp`, in the order sent.
+
+    Raises:
+        MalformedPayload: naming what is not as promised.
+    """
+    fields: dict[str, pl.DataType] = {"timestamp": pl.Int64()} | dict.fromkeys(series.fields, EXACT)
+    rows = exact_frame(load_json(body), fields)
+    require_columns(rows, ("timestamp", next(iter(series.fields))))
+    return rows.rename(series.fields).with_columns(pl.from_epoch("timestamp", "ms").cast(UTC_MICROS))
+
+
+def parse_funding(body: bytes) -> pl.DataFrame:
+    """Funding rates in their schema, in the order sent.
+
+    Raises:
+        MalformedPayload: naming what is not as promised.
+    """
+    decoded = load_json(body)
+    texts = exact_frame(decoded, dict.fromkeys(("fundingTime", "fundingRate", "markPrice", "rateType"), pl.String()))
+    # Rates of the first years have an empty mark price.
+    rows = exact_frame(
+        texts.with_columns(pl.col("markPrice").replace("", None)).to_dicts(),
+        {"fundingTime": pl.Int64(), "fundingRate": EXACT, "markPrice": EXACT, "rateType": pl.String()},
+    )
+    require_columns(rows, ("fundingTime", "fundingRate"))
+    time = pl.from_epoch("fundingTime", "ms").cast(UTC_MICROS)
+    return FUNDING_RATES.conform(
+        rows.select(
+            timestamp=time,
+            known_at=time,
+            rate="fundingRate",
+            rate_type=pl.col("rateType").fill_null("Regular"),
+            mark_price="markPrice",
+        )
+    )
+
+
+def parse_metrics(csv: bytes, series: Series, day: datetime) -> pl.DataFrame:
+    """One statistic of a day's metrics file, in its dataset's schema, labelled with the end of each five minutes.
+
+    Raises:
+        MalformedPayload: when a row is not as promised.
+    """
+    rows = archive.read_rows(csv, METRICS_FIELDS)
+    numbers = exact_frame(
+        rows.with_columns(pl.all().replace("", None)).select(series.file_fields.keys()).to_dicts(),
+        dict.fromkeys(series.file_fields, EXACT),
+    ).rename(series.file_fields)
+    label = rows["create_time"].str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
+    if label.null_count():
+        raise MalformedPayload(f"a metrics file has the time {rows['create_time'].filter(label.is_null())[0]!r}")
+    # A row may be stamped a second late.
+    labels = label.dt.replace_time_zone("UTC").dt.truncate(PERIOD.value)
+    # The file's day decides, not the label: the last file of the old kind ends with the first label of the new.
+    ends = labels + PERIOD.duration if day >= LABELS_ARE_STARTS_SINCE else labels
+    return _observations(numbers.with_columns(timestamp=ends), series)
+
+
+def ends_of_labels(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """REST rows stamped with the end of their five minutes.
+
+    A label less than five minutes old cannot be a start, since the five minutes are not over: then all are ends.
+    Otherwise they are taken for starts, which at worst tells a value five minutes late and never early.
+    """
+    newest = rows["timestamp"].max()
+    are_ends = newest is not None and newest + PERIOD.duration > now  # type: ignore[operator]
+    return rows if are_ends else rows.with_columns(pl.col("timestamp") + PERIOD.duration)
+
+
+async def _from_rest(
+    client: Client, series: Series, listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    async def ask(window: TimeRange) -> tuple[pl.DataFrame, Response]:
+        response = await client.get_statistics(
+            series.path,
+            symbol=listing.raw_symbol,
+            period=PERIOD.value,
+            limit=ROWS,
+            startTime=millis(window.start),
+            endTime=millis(window.end) - 1,
+        )
+        return parse_series(response.body, series), response
+
+    # A label may be the start or the end: the newest decides for all, so it is asked for first.
+    windows = list(TimeRange(span.start - PERIOD.duration, span.end).split(ROWS * PERIOD.duration))
+    latest, answer = await ask(windows[-1])
+    are_ends = ends_of_labels(latest, answer.server_time or now) is latest
+    async for rows, response in fetch_ordered(windows, ask, concurrency=CONCURRENCY):
+        ended = rows if are_ends else rows.with_columns(pl.col("timestamp") + PERIOD.duration)
+        inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
+        frame = _observations(ended.filter(inside), series).unique("timestamp", keep="last").sort("timestamp")
+        if frame.height:
+            yield client.page(frame, USD_M.source, response)
+
+
+async def _from_archive(
+    client: Client, wanted: list[Series], listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    async def ask(piece: archive.Piece) -> tuple[archive.Piece, tuple[bytes, Response] | None]:
+        name = f"{listing.raw_symbol}-metrics-{piece.label}.zip"
+        return piece, await archive.download(client, f"{USD_M.archive}/daily/metrics/{listing.raw_symbol}/{name}")
+
+    # The end of a day's last five minutes is the next day's midnight.
+    days = archive.pieces(TimeRange(span.start - PERIOD.duration, span.end), now, monthly=False)
+    async for piece, found in fetch_ordered(days, ask, concurrency=CONCURRENCY):
+        if found is None:
+            continue
+        csv, response = found
+        frames = [parse_metrics(csv, series, piece.day) for series in wanted]
+        inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
+        frame = pl.concat(frames).filter(inside).sort("timestamp", maintain_order=True)
+        if frame.height:
+            yield client.page(frame, f"{listing.provider}:archive", response)
+
+
+def _observations(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
+    named = rows.with_columns(known_at=pl.col("timestamp"), kind=pl.lit(series.kind, pl.String()))
+    value = next(iter(series.fields.values()))
+    return series.dataset.conform(named).drop_nulls(value)
+
+
+async def _candles(
+    client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime
+) -> AsyncIterator[Page]:
+    shifted = TimeRange(span.start - PERIOD.duration, span.end - PERIOD.duration)
+    async for page in candles(client, market, listing, PERIOD, shifted, now):
+        yield page
+
+
+def _flow(page: Page, dataset: Dataset, **values: pl.Expr) -> Page:
+    end = pl.col("timestamp") + PERIOD.duration
+    frame = page.frame.select(timestamp=end, known_at=end, period=pl.lit(PERIOD.value), **values)
+    return replace(page, frame=dataset.conform(frame))

@@ -1,0 +1,186 @@
+"""The public archive: which file, proved by its checksum, headers and units sniffed, compared with REST."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+
+from market_data.model.errors import MalformedPayload
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.providers.binance import Binance, BinanceSettings, archive
+from market_data.providers.binance.client import Client
+from market_data.providers.binance.klines import parse_file
+from market_data.transport.http import Http
+from market_data.transport.senders import HttpxSender
+
+_spec = importlib.util.spec_from_file_location("fake_binance_archive", Path(__file__).with_name("fake.py"))
+assert _spec is not None
+assert _spec.loader is not None
+fake = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake)
+
+BTC = Instrument("BTC", AssetClass.CRYPTO)
+HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
+    "taker_buy_volume,taker_buy_quote_volume,ignore\n"
+)
+START, END = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 3, 4, tzinfo=UTC)
+HOUR = 3600
+
+
+def klines_csv(begin: datetime, end: datetime, *, header: bool = True, unit: int = 1) -> str:
+    seconds = range(int(begin.timestamp()), int(end.timestamp()), HOUR)
+    lines = [",".join(map(str, scaled(fake.kline(second, HOUR), unit))) for second in seconds]
+    return (HEADER if header else "") + "\n".join(lines) + "\n"
+
+
+def scaled(row: list[Any], unit: int) -> list[Any]:
+    # In microseconds a candle's last moment is .999999.
+    row[0] *= unit
+    row[6] = row[6] * unit + (unit - 1)
+    return row
+
+
+def path(period: str, label: str) -> str:
+    return f"futures/um/{period}/klines/BTCUSDT/1h/BTCUSDT-1h-{label}.zip"
+
+
+def filled() -> Any:
+    """January and February by month, the first three days of March by day."""
+    source = fake.Source()
+    source.add_file(path("monthly", "2025-01"), klines_csv(START, datetime(2025, 2, 1, tzinfo=UTC)))
+    for day in range(28):
+        begin = datetime(2025, 2, 1, tzinfo=UTC) + timedelta(days=day)
+        source.add_file(path("daily", f"{begin:%Y-%m-%d}"), klines_csv(begin, begin + timedelta(days=1), header=False))
+    for day in (1, 2, 3):
+        begin = datetime(2025, 3, day, tzinfo=UTC)
+        source.add_file(path("daily", f"{begin:%Y-%m-%d}"), klines_csv(begin, begin + timedelta(days=1)))
+    return source
+
+
+def fetch(source: Any, start: datetime = START, end: datetime = END, **settings: Any) -> list[Any]:
+    configured = BinanceSettings(**{"archive_from_candles": 1} | settings)
+    provider = Binance(configured, Http("binance", configured, sender=HttpxSender(httpx.MockTransport(source))))
+
+    async def collect() -> list[Any]:
+        return [page async for page in provider.fetch_candles(BTC, Timeframe.H1, start, end, now=fake.NOW)]
+
+    return asyncio.run(collect())
+
+
+def joined(pages: list[Any]) -> pl.DataFrame:
+    return pl.concat([page.frame for page in pages])
+
+
+def test_the_archive_and_rest_give_the_same_candles() -> None:
+    end = fake.NOW
+    from_archive, from_rest = fetch(filled(), end=end), fetch(fake.Source(), end=end, use_archive=False)
+    assert joined(from_archive).equals(joined(from_rest))
+    assert [page.source for page in from_archive][:2] == ["binance:archive", "binance:archive"]
+    # 2025-03-04 is over for ten hours only: its file cannot be counted on yet.
+    assert from_archive[-1].source == "binance"
+    assert from_archive[-1].frame["timestamp"][0] == datetime(2025, 3, 4, tzinfo=UTC)
+
+
+def test_a_month_that_is_not_there_comes_by_day_and_a_day_that_is_not_from_rest() -> None:
+    source = filled()
+    del source.files["/data/" + path("daily", "2025-02-11")]
+    pages = fetch(source)
+    assert joined(pages).equals(joined(fetch(fake.Source(), use_archive=False)))
+    assert [page.frame["timestamp"][0] for page in pages if page.source == "binance"] == [
+        datetime(2025, 2, 11, tzinfo=UTC)
+    ]
+
+
+def test_a_corrupted_file_is_refused_tried_again_and_replaced_by_rest_which_says_so() -> None:
+    source = filled()
+    name = "/data/" + path("daily", "2025-02-11")
+    source.files[name] = source.files[name][:-30] + bytes(30)
+    pages = fetch(source)
+    (page,) = [page for page in pages if page.source == "binance"]
+    assert set(page.frame["notes"]) == {"archive_checksum_failed"}
+    assert joined(pages).drop("notes").equals(joined(fetch(fake.Source(), use_archive=False)).drop("notes"))
+    asked = [request for request in source.requests if request.url.path == name]
+    assert len(asked) == 2
+
+
+def test_a_wrong_file_with_the_right_checksum_is_refused_too() -> None:
+    source = filled()
+    source.add_file(path("daily", "2025-02-11"), "a,b,c\n1,2,3\n")
+    assert joined(fetch(source)).height == joined(fetch(fake.Source(), use_archive=False)).height
+
+
+def test_where_the_two_differ_rest_wins_and_says_so() -> None:
+    source = filled()
+    begin = datetime(2025, 3, 3, tzinfo=UTC)
+    csv = klines_csv(begin, begin + timedelta(days=1)).splitlines()
+    csv[5] = csv[5].replace(".500,", ".501,", 1)
+    source.add_file(path("daily", "2025-03-03"), "\n".join(csv))
+    frame = joined(fetch(source))
+    differing = frame.filter(pl.col("notes").is_not_null())
+    assert differing["timestamp"].to_list() == [datetime(2025, 3, 3, 4, tzinfo=UTC)]
+    assert differing["notes"].to_list() == ["archive_differed_from_rest"]
+    assert frame.drop("notes").equals(joined(fetch(fake.Source(), use_archive=False)).drop("notes"))
+
+
+@pytest.mark.parametrize(("header", "unit"), [(True, 1), (False, 1), (False, 1000)])
+def test_headers_and_units_are_told_from_the_values(header: bool, unit: int) -> None:
+    frame = parse_file(klines_csv(START, START + timedelta(hours=3), header=header, unit=unit).encode())
+    assert frame["timestamp"].to_list() == [START + timedelta(hours=number) for number in range(3)]
+    assert frame["close_time"][0] == START + timedelta(minutes=59, seconds=59, milliseconds=999)
+    assert frame["close"][0] == Decimal("101.00000001") + int(START.timestamp()) // 60 % 1000
+
+
+def test_both_units_in_one_file() -> None:
+    first = klines_csv(START - timedelta(hours=1), START, header=False)
+    frame = parse_file((first + klines_csv(START, START + timedelta(hours=1), header=False, unit=1000)).encode())
+    assert frame["timestamp"].to_list() == [START - timedelta(hours=1), START]
+
+
+@pytest.mark.parametrize("csv", [b"1,2,3\n", b"x,y\n1,2\n", b"1735689600000,1,1,1,1,,1735693199999,1,1,1,1,0\n"])
+def test_a_file_that_is_not_one(csv: bytes) -> None:
+    with pytest.raises(MalformedPayload):
+        parse_file(csv)
+
+
+def test_an_empty_file() -> None:
+    assert parse_file(b"").height == 0
+    assert parse_file(HEADER.encode()).height == 0
+
+
+def test_which_files_hold_a_range() -> None:
+    span = TimeRange(datetime(2024, 12, 30, tzinfo=UTC), datetime(2025, 3, 5, 10, tzinfo=UTC))
+    found = archive.pieces(span, fake.NOW)
+    # Two days of December, January as a month; February's month file appears on 2025-03-09 at the latest.
+    assert [piece.label for piece in found[:3]] == ["2024-12-30", "2024-12-31", "2025-01"]
+    assert [piece.label for piece in found[3:]] == [
+        *(f"2025-02-{day:02}" for day in range(1, 29)),
+        "2025-03-01",
+        "2025-03-02",
+        "2025-03-03",
+    ]
+
+
+async def test_a_zip_that_unpacks_too_far_or_is_none() -> None:
+    source = fake.Source()
+    source.add_file("spot/x.zip", "1" * 10**6)
+    source.files["/data/spot/y.zip"] = b"not a zip"
+    source.checksums["/data/spot/y.zip"] = hashlib.sha256(b"not a zip").hexdigest()
+    settings = BinanceSettings(max_response_bytes=10**5)
+    http = Http("binance", settings, sender=HttpxSender(httpx.MockTransport(source)))
+    client = Client(settings, http)
+    with pytest.raises(MalformedPayload, match="more than the 100000 bytes"):
+        await archive.download(client, "spot/x.zip")
+    with pytest.raises(MalformedPayload, match="not a zip"):
+        await archive.download(client, "spot/y.zip")
+    assert await archive.download(client, "spot/z.zip") is None
