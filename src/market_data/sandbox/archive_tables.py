@@ -111,16 +111,19 @@ class ArchiveTables:
         return self._headed("klines", KLINE_HEADER, start) + bytes(lines.data)
 
     def _trades(self, kind: str, raw: str, start: int, end: int) -> bytes:
-        tape = Tape(self._history(raw), self._market.seed)
+        history = self._history(raw)
+        tape = Tape(history, history.coin.symbol, self._market.seed)
         head = self._headed(kind, TRADE_HEADERS[kind], start)
         # An hour at a time: a month of trades as one frame would take gigabytes.
         hours = range(start, end, 60 * MINUTE)
-        return head + b"".join(self._trade_lines(kind, tape, tape.between(at, at + 60 * MINUTE), start) for at in hours)
+        return head + b"".join(
+            self._trade_lines(kind, history, tape.between(at, at + 60 * MINUTE), start) for at in hours
+        )
 
-    def _trade_lines(self, kind: str, tape: Tape, trades: Trades, start: int) -> bytes:
+    def _trade_lines(self, kind: str, history: CoinHistory, trades: Trades, start: int) -> bytes:
         if not len(trades):
             return b""
-        price, volume = self._venue.decimals(tape.history.coin)
+        price, volume = self._venue.decimals(history.coin)
         columns = {
             "i": trades.id, "p": trades.price, "q": trades.quantity, "t": trades.time * self._unit(start),
             "m": trades.sold, "v": trades.price * trades.quantity,

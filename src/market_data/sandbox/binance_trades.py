@@ -12,6 +12,7 @@ from starlette.routing import Route
 from market_data.sandbox.binance import BinanceHouse
 from market_data.sandbox.block import HOUR
 from market_data.sandbox.refusals import Refused, refuse, whole_number
+from market_data.sandbox.symbols import Coin
 from market_data.sandbox.tape import Tape, Trades
 from market_data.sandbox.text import decimal, listed, rows
 
@@ -43,7 +44,7 @@ class TradesCounter:
     def tape(self, symbol: str) -> Tape:
         """The trades of a coin."""
         if symbol not in self._tapes:
-            self._tapes[symbol] = Tape(self._market.coin(symbol), self._market.seed)
+            self._tapes[symbol] = Tape(self._market.coin(symbol), symbol, self._market.seed)
         return self._tapes[symbol]
 
     def _weighed(self, weight: int, answer: Callable[[Request], bytes | Response]) -> Answer:
@@ -63,15 +64,15 @@ class TradesCounter:
 
         return weighed
 
-    def _asked(self, request: Request) -> tuple[Tape, int]:
+    def _asked(self, request: Request) -> tuple[Coin, Tape, int]:
         history = self._house.history(request)
         limit = whole_number(request, "limit", 500)
         if limit < 1 or (limit > MOST_TRADES and self._venue.futures):
             refuse(-1130, "Data sent for parameter 'limit' is not valid.")
-        return self.tape(history.coin.symbol), min(limit, MOST_TRADES)
+        return history.coin, self.tape(history.coin.symbol), min(limit, MOST_TRADES)
 
     def _aggregated(self, request: Request) -> bytes:
-        tape, limit = self._asked(request)
+        coin, tape, limit = self._asked(request)
         first, now = whole_number(request, "fromId", None), self._market.now()
         start, end = whole_number(request, "startTime", None), whole_number(request, "endTime", None)
         if first is not None and (start is not None or end is not None):
@@ -89,7 +90,7 @@ class TradesCounter:
             trades = tape.between(start, min(now, end + 1 if end is not None else now), limit)
         else:
             trades = tape.newest(limit, min(now, end + 1 if end is not None else now))
-        return self._text(tape, trades, aggregated=True)
+        return self._text(coin, trades, aggregated=True)
 
     def _check_span(self, start: int, end: int) -> None:
         if start > end:
@@ -98,22 +99,22 @@ class TradesCounter:
             refuse(-1127, "More than 1 hours between startTime and endTime.")
 
     def _recent(self, request: Request) -> bytes:
-        tape, limit = self._asked(request)
-        return self._text(tape, tape.newest(limit, self._market.now()), aggregated=False)
+        coin, tape, limit = self._asked(request)
+        return self._text(coin, tape.newest(limit, self._market.now()), aggregated=False)
 
     def _historical(self, request: Request) -> bytes | Response:
         if self._venue.futures and not request.headers.get("x-mbx-apikey"):
             body = {"code": -2014, "msg": "API-key format invalid."}
             return JSONResponse(body, 401, headers=self._house.weights.headers())
-        tape, limit = self._asked(request)
+        coin, tape, limit = self._asked(request)
         first, now = whole_number(request, "fromId", None), self._market.now()
         trades = tape.newest(limit, now) if first is None else tape.from_id(first, limit, now)
-        return self._text(tape, trades, aggregated=False)
+        return self._text(coin, trades, aggregated=False)
 
-    def _text(self, tape: Tape, trades: Trades, *, aggregated: bool) -> bytes:
+    def _text(self, coin: Coin, trades: Trades, *, aggregated: bool) -> bytes:
         if not len(trades):
             return b"[]"
-        price, volume = self._venue.decimals(tape.history.coin)
+        price, volume = self._venue.decimals(coin)
         columns = {
             "i": trades.id, "p": trades.price, "q": trades.quantity, "t": trades.time, "m": trades.sold,
             "v": trades.price * trades.quantity,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from market_data.sandbox.block import DAY, FIELDS, HOUR, MINUTE, SECOND, Block, Int, aggregated, joined
+from market_data.sandbox.block import DAY, FIELDS, HOUR, MINUTE, SECOND, TRADES, Block, Int, aggregated, joined
 from market_data.sandbox.chunks import Chunks
 from market_data.sandbox.noise import seed_of
 from market_data.sandbox.recordings import recorded_hours
@@ -61,6 +61,24 @@ class CoinHistory:
     def seconds(self, minute: int) -> Block:
         """The sixty seconds of the minute that opens at ``minute``."""
         return refined(self.minutes(minute, minute + MINUTE), 60, SECOND, self._seeds["second"])
+
+    def trades_before(self, minute: int) -> int:
+        """Trades since the listing before the minute that opens at ``minute``."""
+        day, hour = minute // DAY * DAY, minute // HOUR * HOUR
+        before = (self.days(0, day), self.hours(day, hour), self.minutes(hour, minute))
+        return sum(int(block.values[TRADES].sum()) for block in before)
+
+    def minute_of_trade(self, wanted: int, now: int) -> int:
+        """The minute that holds the trade of a number, counted from the listing; the newest when there is none."""
+        at, before = self.start // DAY * DAY, 0
+        for candles, length in ((self.days, DAY), (self.hours, HOUR), (self.minutes, MINUTE)):
+            end = now // DAY * DAY + DAY if length == DAY else at + (DAY if length == HOUR else HOUR)
+            block = candles(at, end)
+            until = before + np.cumsum(block.values[TRADES])
+            place = min(int(np.searchsorted(until, wanted, side="right")), len(block) - 1)
+            at = int(block.time[place])
+            before = int(until[place]) - int(block.values[TRADES, place])
+        return at
 
     def finest(self, unit: int, start: int, end: int, now: int) -> Block:
         """History in [start, end) as traded by ``now``, to be aggregated.

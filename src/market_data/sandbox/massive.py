@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from hashlib import blake2b
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -20,21 +16,24 @@ from starlette.routing import Route
 from market_data.sandbox.block import DAY, HOUR, MINUTE, SECOND, WEEK, Block, aggregated
 from market_data.sandbox.buckets import NEW_YORK, SUNDAY, Span, new_york_midnight
 from market_data.sandbox.marketplace import Marketplace
+from market_data.sandbox.massive_gate import (
+    NEXT_HOST,
+    BadRequest,
+    cursor_at,
+    guarded,
+    limit_of,
+    paged,
+    request_id,
+    resumed,
+)
 from market_data.sandbox.stocks import millis
 from market_data.sandbox.text import decimal, listed, rows
 
-# Pages lead to the real host; clients keep the path and the query and use the host they were told.
-NEXT_HOST = "https://api.massive.com"
 MOST_BASE_CANDLES = 50_000
 DEFAULT_BASE_CANDLES = 5_000
-REFUSED_KEY = "bad"
 # Digits added to a split-adjusted price.
 ADJUSTED_PLACES = 4
 TIMESPANS = {"minute": MINUTE, "hour": HOUR, "day": DAY, "week": WEEK, "month": 1, "quarter": 3, "year": 12}
-
-
-class BadRequest(Exception):
-    """A 400 of Massive; the text is its ``error``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +106,7 @@ class MassiveHouse:
             raise BadRequest(f"Could not parse the timespan: {path['timespan']}")
         if not path["multiplier"].isdigit() or int(path["multiplier"]) < 1:
             raise BadRequest("The parameter 'multiplier' must be a positive integer")
-        limit = query.get("limit", str(DEFAULT_BASE_CANDLES))
-        if not limit.isdigit() or not 1 <= int(limit) <= MOST_BASE_CANDLES:
-            raise BadRequest(f"The parameter 'limit' must be between 1 and {MOST_BASE_CANDLES}")
+        limit = limit_of(request, DEFAULT_BASE_CANDLES, MOST_BASE_CANDLES)
         if query.get("sort", "asc") not in ("asc", "desc"):
             raise BadRequest("The parameter 'sort' must be 'asc' or 'desc'")
         crypto = path["raw"].startswith("X:")
@@ -119,8 +116,8 @@ class MassiveHouse:
         cursor = query.get("cursor")
         newest_first = query.get("sort") == "desc"
         if cursor is not None:
-            resumed = _resumed(cursor)
-            start, end = (start, resumed) if newest_first else (resumed, end)
+            at = resumed(cursor)
+            start, end = (start, at) if newest_first else (at, end)
         return Asked(path["raw"], int(path["multiplier"]), path["timespan"], start, end,
                      query.get("adjusted", "true") != "false", newest_first, int(limit))  # fmt: skip
 
@@ -202,15 +199,7 @@ class MassiveHouse:
             and (kind is None or entry.get("type") == kind)
             and (search in entry["ticker"].lower() or search in entry["name"].lower())
         ]
-        limit = int(query.get("limit", "100"))
-        after = query.get("cursor")
-        offset = _resumed(after) if after else 0
-        page = found[offset : offset + limit]
-        body: dict[str, Any] = {"results": page, "status": "OK", "request_id": request_id(request), "count": len(page)}
-        if offset + limit < len(found):
-            kept = [f"&{name}={quote(value)}" for name, value in query.items() if name not in ("cursor", "apiKey")]
-            body["next_url"] = f"{NEXT_HOST}/v3/reference/tickers?cursor={_cursor(offset + limit)}{''.join(kept)}"
-        return JSONResponse(body)
+        return paged(request, found, 100, 1000)
 
     async def ticker(self, request: Request) -> Response:
         """One instrument."""
@@ -237,31 +226,6 @@ class MassiveHouse:
         }  # fmt: skip
 
 
-def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """The route behind a key: any but an empty or the word ``bad``; its BadRequest becomes a 400."""
-
-    async def checked(request: Request) -> Response:
-        """Check the key, then answer."""
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        key = bearer if scheme == "Bearer" and bearer else request.query_params.get("apiKey", "")
-        problem = {"status": "ERROR", "request_id": request_id(request)}
-        if not key:
-            return JSONResponse(problem | {"error": "API Key was not provided"}, 401)
-        if key == REFUSED_KEY:
-            return JSONResponse(problem | {"error": "Unknown API Key"}, 401)
-        try:
-            return await answer(request)
-        except BadRequest as wrong:
-            return JSONResponse(problem | {"error": str(wrong)}, 400)
-
-    return checked
-
-
-def request_id(request: Request) -> str:
-    """A name for the request, the same for the same request."""
-    return blake2b(request.url.path.encode() + request.url.query.encode(), digest_size=16).hexdigest()
-
-
 def _moment(text: str, crypto: bool, *, last: bool) -> int:
     """First moment of a range, or the one after its last, ms: a date means its whole day, a number its millisecond."""
     if text.isdigit() and len(text) > 8:
@@ -277,18 +241,7 @@ def _moment(text: str, crypto: bool, *, last: bool) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * SECOND
 
 
-def _cursor(position: int) -> str:
-    return base64.urlsafe_b64encode(f"at={position}".encode()).decode().rstrip("=")
-
-
-def _resumed(cursor: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().removeprefix("at="))
-    except ValueError:
-        raise BadRequest("The parameter 'cursor' is not valid") from None
-
-
 def _next_url(asked: Asked, resume: int) -> str:
     order, adjusted = ("desc" if asked.newest_first else "asc"), str(asked.adjusted).lower()
     path = f"/v2/aggs/ticker/{asked.raw}/range/{asked.multiplier}/{asked.timespan}/{asked.start}/{asked.end - 1}"
-    return f"{NEXT_HOST}{path}?cursor={_cursor(resume)}&limit={asked.limit}&sort={order}&adjusted={adjusted}"
+    return f"{NEXT_HOST}{path}?cursor={cursor_at(resume)}&limit={asked.limit}&sort={order}&adjusted={adjusted}"

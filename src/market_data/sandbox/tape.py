@@ -1,15 +1,15 @@
-"""Single trades that make up a coin's minutes: the minute's candle, volumes and count follow from them exactly."""
+"""Single trades that make up the minutes: candle, volumes and count of a minute follow from them exactly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from market_data.sandbox.block import BUY, CLOSE, DAY, HIGH, HOUR, LOW, MINUTE, OPEN, SELL, TRADES, Int
+from market_data.sandbox.block import BUY, CLOSE, HIGH, LOW, MINUTE, OPEN, SELL, TRADES, Block, Int
 from market_data.sandbox.chunks import Chunks
-from market_data.sandbox.coins import CoinHistory
 from market_data.sandbox.noise import normal, seed_of, uniform
 from market_data.sandbox.refine import shared
 
@@ -43,12 +43,27 @@ def joined_trades(pieces: list[Trades]) -> Trades:
     return Trades(*(np.concatenate([getattr(piece, name) for piece in pieces]) for name in names))
 
 
-class Tape:
-    """The trades of one coin."""
+class TapeSource(Protocol):
+    """What trades are made of: minutes, and how trades are numbered."""
 
-    def __init__(self, history: CoinHistory, seed: int) -> None:
+    start: int
+
+    def minutes(self, start: int, end: int) -> Block:
+        """Minutes that open in [start, end)."""
+
+    def trades_before(self, minute: int) -> int:
+        """The number given to the first trade of a minute."""
+
+    def minute_of_trade(self, wanted: int, now: int) -> int:
+        """The minute that holds the trade of a number."""
+
+
+class Tape:
+    """The trades of one instrument."""
+
+    def __init__(self, history: TapeSource, symbol: str, seed: int) -> None:
         self.history = history
-        self._seed = seed_of(seed, history.coin.symbol, "tape")
+        self._seed = seed_of(seed, symbol, "tape")
         self._minutes: Chunks[Trades] = Chunks(TAPES_KEPT)
 
     def between(self, start: int, end: int, most: int | None = None) -> Trades:
@@ -76,7 +91,7 @@ class Tape:
 
     def from_id(self, first: int, most: int, now: int) -> Trades:
         """At most ``most`` trades from id ``first`` on, before ``now``."""
-        minute = self._minute_of(first, now)
+        minute = self.history.minute_of_trade(first, now)
         pieces: list[Trades] = []
         while sum(map(len, pieces)) < most and minute < now:
             trades = self.minute(minute)
@@ -87,25 +102,6 @@ class Tape:
     def minute(self, opened: int) -> Trades:
         """The trades of the minute that opens at ``opened``."""
         return self._minutes.get(opened, lambda: self._make(opened))
-
-    def first_id(self, opened: int) -> int:
-        """Id of the first trade of a minute: how many there were before it."""
-        day, hour = opened // DAY * DAY, opened // HOUR * HOUR
-        history = self.history
-        before = [history.days(0, day), history.hours(day, hour), history.minutes(hour, opened)]
-        return int(sum(int(block.values[TRADES].sum()) for block in before))
-
-    def _minute_of(self, wanted: int, now: int) -> int:
-        """The minute that holds a trade's id."""
-        at, before = self.history.start // DAY * DAY, 0
-        for candles, length in ((self.history.days, DAY), (self.history.hours, HOUR), (self.history.minutes, MINUTE)):
-            end = now // DAY * DAY + DAY if length == DAY else at + (DAY if length == HOUR else HOUR)
-            block = candles(at, end)
-            until = before + np.cumsum(block.values[TRADES])
-            place = min(int(np.searchsorted(until, wanted, side="right")), len(block) - 1)
-            at = int(block.time[place])
-            before = int(until[place]) - int(block.values[TRADES, place])
-        return at
 
     def _make(self, opened: int) -> Trades:
         block = self.history.minutes(opened, opened + MINUTE)
@@ -122,7 +118,9 @@ class Tape:
             if trades:
                 weight = 0.1 + normal(self._seed, keys[side], 3) ** 2
                 quantity[side] = 1 + shared(np.array([total - trades]), weight[None, :])[0]
-        return Trades(self.first_id(opened) + np.arange(count), time, self._path(values, keys), quantity, sold)
+        return Trades(
+            self.history.trades_before(opened) + np.arange(count), time, self._path(values, keys), quantity, sold
+        )
 
     def _sides(self, values: Int, keys: Int) -> NDArray[np.bool_]:
         """Which trades the seller took: at least one of each side that traded, none more than it has ticks."""
