@@ -8,6 +8,7 @@ MarketDataError
 │   ├── ProviderUnavailable  the source failed (5xx, outage page, open circuit)
 │   ├── ConnectionLost       no answer, or the answer stopped (DNS, refused, timeout, reset)
 │   └── DatabaseUnavailable  the database cannot be reached or went away
+├── Stopped                  told to stop; what was committed is kept
 └── PermanentError           trying again will not help
     ├── UnknownInstrument    the source does not list it
     ├── UnsupportedRequest   the source does not serve this dataset, timeframe or period
@@ -33,6 +34,10 @@ class UsageError(MarketDataError):
 
 class ConfigError(MarketDataError):
     """A wrong setting."""
+
+
+class Stopped(MarketDataError):
+    """Told to stop; what was committed is kept."""
 
 
 class TransientError(MarketDataError):

@@ -13,7 +13,15 @@ import polars as pl
 import structlog
 
 from market_data.model.dataset import TRADES, Dataset
-from market_data.model.errors import MarketDataError, PermanentError, StorageError, TransientError, UnsupportedRequest
+from market_data.model.errors import (
+    ConnectionLost,
+    MarketDataError,
+    PermanentError,
+    ProviderUnavailable,
+    RateLimited,
+    StorageError,
+    UnsupportedRequest,
+)
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
 from market_data.model.records import Observation
@@ -58,13 +66,15 @@ class Collector:
         instrument: Instrument,
         span: TimeRange,
         progress: Callable[[datetime], None] = lambda _: None,
+        run_id: UUID | None = None,
     ) -> Collected:
         """Fetch `span` from the first source that has it and append what is new; each page commits on its own.
 
         Args:
-            progress: told up to which moment rows are stored.
+            progress: told up to which moment rows are stored; it may raise `Stopped`.
+            run_id: the run it goes on with; None begins one of its own.
         """
-        result, now, run_id = Collected(dataset, instrument), self.clock(), uuid4()
+        result, now, run_id = Collected(dataset, instrument), self.clock(), run_id or uuid4()
         span = TimeRange(span.start, min(span.end, now)) if dataset.time == "timestamp" else span
         for provider in self._candidates(result):
             try:
@@ -75,7 +85,8 @@ class Collector:
                     progress(_until(dataset, page, span))
             except StorageError:
                 raise
-            except (TransientError, PermanentError) as error:
+            # Other transient errors are the database's: no other source would help.
+            except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
                 result.notes.append(f"{provider.name}: {error}")
                 result.error = error
                 log.warning("source_failed", dataset=dataset.name, instrument=str(instrument), error=str(error))

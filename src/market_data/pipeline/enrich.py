@@ -13,7 +13,17 @@ import polars as pl
 import structlog
 
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import MarketDataError, PermanentError, StorageError, TransientError, UnsupportedRequest
+from market_data.model.errors import (
+    ConnectionLost,
+    DatabaseUnavailable,
+    MarketDataError,
+    PermanentError,
+    ProviderUnavailable,
+    RateLimited,
+    Stopped,
+    StorageError,
+    UnsupportedRequest,
+)
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page, Provider
 from market_data.model.session import grid
@@ -92,12 +102,15 @@ class Enricher:
         start: datetime | None = None,
         end: datetime | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
+        run_id: UUID | None = None,
     ) -> list[SeriesReport]:
         """Enrich every timeframe of every instrument; one that fails never stops the others.
 
         Args:
             start: first open time wanted; None continues from what is stored, reading its tail again.
             end: exclusive; None means now.
+            progress: called after every commit; it may raise `Stopped`.
+            run_id: of one series: the run it goes on with. None begins a run of its own for each.
 
         Returns:
             One report per series, in the order asked for; failures are in its `error`.
@@ -107,16 +120,22 @@ class Enricher:
         async def one(instrument: Instrument) -> list[SeriesReport]:
             async with gate:
                 return [
-                    await self._series(Series(instrument, timeframe), start, end, progress) for timeframe in timeframes
+                    await self._series(Series(instrument, timeframe), start, end, progress, run_id or uuid4())
+                    for timeframe in timeframes
                 ]
 
         nested = await asyncio.gather(*(one(instrument) for instrument in instruments))
         return [report for reports in nested for report in reports]
 
     async def _series(
-        self, series: Series, start: datetime | None, end: datetime | None, progress: Callable[[Progress], None]
+        self,
+        series: Series,
+        start: datetime | None,
+        end: datetime | None,
+        progress: Callable[[Progress], None],
+        run_id: UUID,
     ) -> SeriesReport:
-        report, run_id, now = SeriesReport(series), uuid4(), self.clock()
+        report, now = SeriesReport(series), self.clock()
         try:
             report.span = span = await asyncio.to_thread(self._wanted, series, start, end, now)
             await asyncio.to_thread(self._begin, series, run_id, now)
@@ -124,7 +143,7 @@ class Enricher:
             report.gaps = await asyncio.to_thread(self._count_gaps, series, span)
         except MarketDataError as error:
             report.error = error
-        if not isinstance(report.error, StorageError):
+        if not isinstance(report.error, StorageError | DatabaseUnavailable):
             await asyncio.to_thread(self._finish, report, run_id)
         return report
 
@@ -155,9 +174,10 @@ class Enricher:
                     reached = batch.span.end
                     done = int((opens < to_micros(reached)).sum())
                     progress(Progress(series, done, len(opens), batch.source))
-            except (StorageError, asyncio.CancelledError):
+            except StorageError:
                 raise
-            except (TransientError, PermanentError) as error:
+            # Other transient errors are the database's: no other source would help.
+            except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
                 report.notes.append(f"{provider.name}: {error}")
                 log.warning("source_failed", series=str(series), provider=provider.name, error=str(error))
                 report.error = error
@@ -213,6 +233,9 @@ class Enricher:
     def _finish(self, report: SeriesReport, run_id: UUID) -> None:
         error, now = None if report.error is None else str(report.error), self.clock()
         with self.database.transaction() as connection:
+            if isinstance(report.error, Stopped):
+                audit.stop_run(connection, run_id, report.counts, now)
+                return
             audit.finish_run(connection, run_id, report.counts, error, now)
             source = report.sources[-1] if report.sources else None
             audit.record_status(connection, report.series.instrument, source, error, now)

@@ -39,10 +39,11 @@ class Fetch:
 
 
 def start_run(connection: Connection, run_id: UUID, kind: str, series: Series, now: datetime) -> None:
-    """Open a run: one execution of a task for a series."""
+    """Open a run: one execution of a task for a series; one that was cut short is open again."""
     connection.execute(
         "INSERT INTO runs (id, kind, symbol, asset_class, timeframe, started_at, status) "
-        "VALUES (%s, %s, %s, %s, %s, %s, 'in_progress')",
+        "VALUES (%s, %s, %s, %s, %s, %s, 'in_progress') "
+        "ON CONFLICT (id) DO UPDATE SET finished_at = NULL, status = 'in_progress', error = NULL",
         [run_id, kind, *series.key, now],
     )
 
@@ -52,6 +53,14 @@ def finish_run(connection: Connection, run_id: UUID, counts: Counts, error: str 
     connection.execute(
         "UPDATE runs SET finished_at = %s, status = %s, counts = %s, error = %s WHERE id = %s",
         [now, "failed" if error else "completed", Jsonb(_counts(counts)), error, run_id],
+    )
+
+
+def stop_run(connection: Connection, run_id: UUID, counts: Counts, now: datetime) -> None:
+    """Close a run that was told to stop, with its counts so far."""
+    connection.execute(
+        "UPDATE runs SET finished_at = %s, status = 'cancelled', counts = %s WHERE id = %s",
+        [now, Jsonb(_counts(counts)), run_id],
     )
 
 
