@@ -16,6 +16,7 @@ from history_model import MANUAL, Model
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from polars.testing import assert_frame_equal
 
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
@@ -121,7 +122,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         @rule(data=st.data())
         def read_as_of(self, data: st.DataObject) -> None:
             _, moment, then = data.draw(st.sampled_from(self.snapshots))
-            assert content(self.desk.known(moment)).equals(content(then))
+            assert_frame_equal(content(self.desk.known(moment)), content(then), check_exact=True)
 
         @invariant()
         def state_is_the_models(self) -> None:
@@ -140,7 +141,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         def teardown(self) -> None:
             # Kept up to date by ripples, or computed from scratch in one piece: the same bits, then and now.
             for _, moment, then in self.snapshots[-1:] + self.snapshots[:-1][:: max(1, len(self.snapshots) // 3)]:
-                assert content(self.desk.known(moment)).equals(content(then))
+                assert_frame_equal(content(self.desk.known(moment)), content(then), check_exact=True)
 
         def _offer(self, source: str, said: dict[int, tuple[str, bool]]) -> list[str]:
             self._tick()

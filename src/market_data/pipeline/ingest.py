@@ -28,6 +28,8 @@ from market_data.storage.reader import Reader
 from market_data.storage.upsert import Counts, Origin, classify, lock_series, next_moment, prepare_partitions
 
 Clock = Callable[[], datetime]
+# Told the accepted rows with their verdicts, inside the transaction that writes them.
+Also = Callable[[Connection, pl.DataFrame, datetime], None]
 SECOND_MICROS: Final = 1_000_000
 
 
@@ -72,10 +74,18 @@ class Outcome:
         return now
 
 
-def ingest(database: Database, shelves: Shelves, batch: Batch, purpose: Purpose, clock: Clock) -> Outcome:
+def ingest(
+    database: Database,
+    shelves: Shelves,
+    batch: Batch,
+    purpose: Purpose,
+    clock: Clock,
+    also: Also = lambda *_: None,
+) -> Outcome:
     """Bring one batch into the database; every row is inserted, updated, unchanged, kept or quarantined.
 
-    Facts, the present, corrections, quarantine, logs and progress commit in one transaction under the series' lock.
+    Facts, the present, corrections, quarantine, logs and progress commit in one transaction under the series' lock, and
+    with them whatever `also` writes.
 
     Raises:
         StorageError, DatabaseUnavailable: nothing of the batch is stored then.
@@ -91,7 +101,8 @@ def ingest(database: Database, shelves: Shelves, batch: Batch, purpose: Purpose,
 
     def transaction(connection: Connection) -> Outcome:
         attempt = Outcome(seconds={"validate": validated - started})
-        _store(connection, database, shelves, batch, purpose, clock, replace(checked, accepted=accepted), attempt)
+        found = replace(checked, accepted=accepted)
+        _store(connection, database, shelves, batch, purpose, clock, found, attempt, also)
         return attempt
 
     return database.retrying_transaction(transaction)
@@ -114,6 +125,7 @@ def _store(
     clock: Clock,
     checked: Checked,
     outcome: Outcome,
+    also: Also,
 ) -> None:
     series, started = batch.series, time.perf_counter()
     lock_instrument(connection, series.instrument, exclusive=False)
@@ -131,6 +143,7 @@ def _store(
         started = outcome.lap("judge", started)
         change = apply(connection, reader, shelves, series, judged, origin)
         outcome.seconds["compute"], outcome.refreshed = change.compute_seconds, change.refreshed
+        also(connection, judged, now)
     counts = change.counts
     outcome.counts = replace(counts, unchanged=counts.unchanged + checked.repeated, rejected=checked.rejected.height)
     quarantine(connection, series, checked.rejected, batch.source, purpose.run_id, now)

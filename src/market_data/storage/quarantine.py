@@ -94,9 +94,9 @@ def shown(database: Database, number: int) -> dict[str, Any] | None:
 
 def unresolved(database: Database, instrument: Instrument | None, numbers: Sequence[int] | None) -> pl.DataFrame:
     """Candles that wait in quarantine, of an instrument or of all, or only those numbered: `id`, the series' key,
-    `source`, `payload` as text, in the order of their timestamps."""
+    `source`, `created_at`, `payload` as text, in the order of their timestamps."""
     return database.frame(
-        "SELECT id, symbol, asset_class, timeframe, source, payload::text AS payload FROM quarantine "
+        "SELECT id, symbol, asset_class, timeframe, source, created_at, payload::text AS payload FROM quarantine "
         "WHERE dataset = 'candles' AND resolved_at IS NULL AND (%s::text IS NULL OR symbol = %s AND asset_class = %s) "
         "AND (%s::bigint[] IS NULL OR id = ANY(%s)) ORDER BY symbol, asset_class, timeframe, source, timestamp, id",
         (
