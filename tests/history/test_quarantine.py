@@ -74,9 +74,9 @@ def test_listing_and_showing(desk: Any) -> None:
 
 
 def test_many_rejected_rows_cost_a_handful_of_statements(desk: Any) -> None:
-    rows = desk.frame([desk.candle(i, high="1") for i in range(2000)])
+    rows = desk.frame([desk.candle(i, high="1") for i in range(1400)])
     count: list[str] = []
     with steps.stepping(desk.database, count.append):
-        assert desk.offer(rows).counts == Counts(rejected=2000)
+        assert desk.offer(rows).counts == Counts(rejected=1400)
     assert len(count) < 40
-    assert desk.table("quarantine", "count(*)", "1") == [(2000,)]
+    assert desk.table("quarantine", "count(*)", "1") == [(1400,)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from market_data.cli import database, demo, enriching, gaps, providing, reading, reconciling, sandboxing
+from market_data.cli import database, demo, enriching, gaps, history, providing, reading, reconciling, sandboxing
 from market_data.cli.arguments import Json
 from market_data.cli.invocation import Invocation
 from market_data.cli.program import Program
@@ -76,6 +76,8 @@ app.command("status")(reading.status)
 app.command("quality")(reading.quality)
 app.command("features")(reading.features)
 app.command("gaps")(gaps.gaps)
+app.command("correct")(history.correct)
+app.add_typer(history.quarantine, name="quarantine")
 app.command("reconcile")(reconciling.reconcile)
 app.command("providers")(providing.providers)
 app.add_typer(database.app, name="db")

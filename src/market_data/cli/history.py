@@ -1,0 +1,148 @@
+"""``correct`` and ``quarantine``: a person's say about what is stored and what was refused."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from market_data.cli.arguments import (
+    TIMEFRAMES,
+    AssetClassName,
+    Json,
+    Symbol,
+    parse_instruments,
+    parse_moment,
+    parse_timeframes,
+)
+from market_data.cli.invocation import Invocation
+from market_data.cli.output import print_fields, print_json, print_rows, say
+from market_data.cli.program import PARTLY_DONE
+from market_data.model.errors import UsageError
+from market_data.model.instrument import Series
+
+quarantine = typer.Typer(
+    help="Rows that broke a rule: kept aside, never lost, never stored as good.", no_args_is_help=True
+)
+LISTED = ("id", "symbol", "timeframe", "timestamp", "source", "rule", "created_at", "resolution")
+Number = Annotated[list[int] | None, typer.Argument(metavar="NUMBER...", help="Only these, as listed. [default: all]")]
+
+
+def correct(
+    context: typer.Context,
+    symbol: Symbol,
+    timeframe: Annotated[str, typer.Argument(metavar="TIMEFRAME", help=TIMEFRAMES)],
+    timestamp: Annotated[str, typer.Argument(metavar="TIMESTAMP", help="The candle's open time, UTC.")],
+    values: Annotated[
+        list[str] | None, typer.Argument(metavar="FIELD=VALUE...", help="What it should be: close=101.5 volume=12.")
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why; kept with the correction.")] = "",
+    revert: Annotated[bool, typer.Option("--revert", help="Take corrections of this candle back.")] = False,
+    asset_class: AssetClassName = None,
+    as_json: Json = False,
+) -> None:
+    """Correct a stored candle by hand; it stands against every source until it is reverted."""
+    from market_data.pipeline.amend import Amender
+
+    invocation: Invocation = context.obj
+    (parsed,) = parse_timeframes([timeframe])
+    (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    moment = parse_moment(timestamp, "TIMESTAMP")
+    assert moment is not None
+    series = Series(instrument, parsed)
+    if revert and values:
+        raise UsageError("--revert takes no FIELD=VALUE: it restores what the sources say")
+    wanted = _pairs(values or [])
+    with invocation.app() as app:
+        amender = Amender(app.database, app.shelves, app.clock, getpass.getuser())
+        if revert:
+            change = amender.revert(series, moment, reason)
+        else:
+            change = amender.correct(series, moment, wanted, reason)
+    done = {
+        "series": str(series),
+        "timestamp": moment,
+        "action": "reverted" if revert else "corrected",
+        "later_candles_reached": change.reached,
+        "later_candles_changed": change.refreshed,
+    }
+    print_json(done) if as_json else print_fields(str(series), done)
+
+
+@quarantine.command("list")
+def list_rows(
+    context: typer.Context,
+    symbol: Annotated[str | None, typer.Argument(metavar="SYMBOL", help="Only this symbol. [default: all]")] = None,
+    asset_class: AssetClassName = None,
+    resolved: Annotated[bool, typer.Option("--all", help="Also those that were resolved.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List rows in quarantine, newest first."""
+    from market_data.storage.quarantine import listed
+
+    invocation: Invocation = context.obj
+    instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
+    with invocation.app() as app:
+        rows = listed(app.database, instrument, resolved=resolved, limit=limit)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        say("quarantine is empty")
+    else:
+        print_rows(None, rows, LISTED)
+
+
+@quarantine.command("show")
+def show_row(
+    context: typer.Context,
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="As listed.")],
+    as_json: Json = False,
+) -> None:
+    """Show one row in quarantine, whole."""
+    from market_data.storage.quarantine import shown
+
+    invocation: Invocation = context.obj
+    with invocation.app() as app:
+        row = shown(app.database, number)
+    if row is None:
+        raise UsageError(f"There is no number {number} in quarantine; see 'market-data quarantine list'.")
+    if as_json:
+        print_json(row)
+        return
+    payload: dict[str, Any] = row.pop("payload")
+    print_fields(f"quarantine {number}", row)
+    print_fields("payload", payload)
+
+
+@quarantine.command("retry")
+def retry_rows(
+    context: typer.Context,
+    numbers: Number = None,
+    symbol: Annotated[str | None, typer.Option("--symbol", "-s", help="Only this symbol.")] = None,
+    asset_class: AssetClassName = None,
+    as_json: Json = False,
+) -> None:
+    """Check rows in quarantine again and store those that pass; exits 3 when some do not."""
+    from dataclasses import asdict
+
+    from market_data.pipeline.retry import retry
+
+    invocation: Invocation = context.obj
+    instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
+    with invocation.app() as app:
+        counts = retry(app.database, app.shelves, app.clock, instrument=instrument, numbers=numbers)
+    print_json(asdict(counts)) if as_json else print_fields("quarantine", asdict(counts))
+    if counts.rejected:
+        raise typer.Exit(PARTLY_DONE)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise UsageError(f"{word!r} is not FIELD=VALUE, e.g. close=101.5")
+        pairs[name.strip()] = value.strip()
+    return pairs
