@@ -38,7 +38,7 @@ def recording(*parts: str) -> Path:
 def windowed(columns: dict[str, np.ndarray]) -> Window:
     rows = len(columns["close"])
     made_up = trial_window(Trial(seed=0, rows=rows))
-    return Window(made_up.series, made_up.opens, made_up.ends, columns, {})
+    return Window(made_up.series, made_up.opens, made_up.ends, columns, made_up.observations)
 
 
 def computed(window: Window, name: str) -> np.ndarray:

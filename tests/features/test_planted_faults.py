@@ -10,9 +10,10 @@ import pytest
 
 from market_data.model import proof
 from market_data.model.feature import Feature, evaluate, feature
+from market_data.model.observation import picked
 from market_data.model.rolling import FloatArray
 from market_data.model.trial import Trial, trial_window
-from market_data.model.window import Window, picked
+from market_data.model.window import Window
 
 DOC = """A planted fault.
 
@@ -59,12 +60,12 @@ def undeclared(window: Window) -> FloatArray:
 
 
 def last_funding(window: Window) -> FloatArray:
-    rates = window.observed("funding_rates", "rate")
+    rates = window.observations.take("funding_rates", "rate")
     return np.full(len(window), rates.values["rate"][-1] if len(rates) else np.nan)
 
 
 def old_funding(window: Window) -> FloatArray:
-    rates = window.observed("funding_rates", "rate")
+    rates = window.observations.take("funding_rates", "rate")
     return picked(rates.values["rate"], rates.current(window.ends - 5 * 86_400_000_000, timedelta(days=1)))
 
 
@@ -109,7 +110,7 @@ def test_a_change_of_one_unit_in_the_last_place_is_seen() -> None:
 def test_one_unit_in_the_last_place_breaks_the_exact_oracle() -> None:
     """Means of dyadic prices are exact, so the oracle may demand equality: then one bit is enough to fail."""
     prices = np.round(WINDOW.close * 64) / 64
-    window = Window(WINDOW.series, WINDOW.opens, WINDOW.ends, {"close": prices}, {})
+    window = Window(WINDOW.series, WINDOW.opens, WINDOW.ends, {"close": prices}, WINDOW.observations)
     ours = window.mean_of_last(prices, 16)
     exact = [statistics.fmean(prices[row - 15 : row + 1]) for row in range(15, 300)]
     assert (ours[15:] == exact).all()

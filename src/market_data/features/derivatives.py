@@ -8,9 +8,10 @@ import numpy as np
 
 from market_data.features.flow import is_crypto
 from market_data.model.feature import feature
+from market_data.model.observation import IntArray, Observations, picked
 from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import MICROSECOND
-from market_data.model.window import IntArray, Observations, Window, picked
+from market_data.model.window import Window
 
 # A value that was not renewed for so long is no longer the current one; funding is paid every 1 to 8 hours, ratios are
 # published every 5 minutes to 1 day.
@@ -56,7 +57,7 @@ def long_short_ratio(window: Window) -> FloatArray:
     Null: when none is known or the newest speaks of a moment more than a day before the end; for stocks and ETFs.
     Source: the exchange's ratio of accounts that are net long to accounts that are net short.
     """
-    ratios = window.observed("long_short_ratios", "ratio", kind="global_accounts")
+    ratios = window.observations.take("long_short_ratios", "ratio", kind="global_accounts")
     return picked(ratios.values["ratio"], ratios.current(window.ends, LARGEST_AGE))
 
 
@@ -72,17 +73,23 @@ def funding_rate_percentile(window: Window) -> FloatArray:
     than the end; for stocks and ETFs.
     Source: the exchange's funding rate history.
     """
-    rates = window.observed("funding_rates", "rate", rate_type="Regular")
+    rates = window.observations.take("funding_rates", "rate", rate_type="Regular")
     current = rates.current(window.ends, LARGEST_AGE)
-    used, place = np.unique(current, return_inverse=True)
-    return _percentiles(rates, used)[place]
+    if not len(current):
+        return np.empty(0)
+    # Many candles share one rate: count once for each run of them.
+    begins = np.flatnonzero(np.diff(current, prepend=current[0] - 1))
+    counted = _percentiles(rates, current[begins])
+    return np.repeat(counted, np.diff(begins, append=len(current)))
 
 
 def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
     """Percentile of each rate at an index in `used`; NaN for -1."""
     out = np.full(len(used), np.nan)
+    if not len(rates):
+        return out
     values = rates.values["rate"]
-    for start in range(int(np.searchsorted(used, 0)), len(used), BLOCK_ROWS):
+    for start in range(0, len(used), BLOCK_ROWS):
         rows = used[start : start + BLOCK_ROWS]
         oldest = np.searchsorted(rates.timestamp, rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
         counts = rows - oldest + 1
@@ -90,5 +97,7 @@ def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
         places = rows[:, None] - np.arange(int(counts.max()))
         inside = places >= oldest[:, None]
         below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
-        out[start : start + len(rows)] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
+        out[start : start + len(rows)] = np.where(
+            (counts >= FUNDING_MINIMUM) & (rows >= 0), below / counts * 100.0, np.nan
+        )
     return out

@@ -8,9 +8,10 @@ import numpy as np
 
 from market_data.model.feature import feature
 from market_data.model.instrument import AssetClass, Series
+from market_data.model.observation import Observations
 from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import Timeframe
-from market_data.model.window import Observations, Window
+from market_data.model.window import Window
 
 LONGEST_CANDLE = timedelta(weeks=1)
 
@@ -53,12 +54,10 @@ def exchange_inflow(window: Window) -> FloatArray:
     Source: the exchange's spot candles: taker buy quote volume and its complement.
     """
     out = np.full(len(window), np.nan)
-    frame = window.observations.get("spot_flow")
-    if frame is None or frame.is_empty():
-        return out
-    periods = [Timeframe(period) for period in frame["period"].unique() if period in list(Timeframe)]
+    kinds = window.observations.kinds("spot_flow", "period")
+    periods = [Timeframe(period) for period in kinds if period in list(Timeframe)]
     for period in sorted(periods, key=lambda period: -period.micros):
-        flow = window.observed("spot_flow", "buy_quote", "sell_quote", period=period.value)
+        flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period.value)
         total = _net_over_candle(window, flow, period)
         out = np.where(np.isnan(out), total, out)
     return out

@@ -115,7 +115,7 @@ def _never_settles(whole: pl.Series, part: pl.Series, lookback: int) -> bool:
 def _known_by_end(window: Window) -> Window:
     """The window without observations that became known after its last candle's end."""
     last = from_micros(int(window.ends[-1]))
-    kept = {name: frame.filter(pl.col("known_at") <= last) for name, frame in window.observations.items()}
+    kept = {name: frame.filter(pl.col("known_at") <= last) for name, frame in window.observations.frames.items()}
     return window.observing(kept)
 
 
@@ -124,7 +124,7 @@ def _recent(each: Feature, window: Window) -> Window:
     end = int(window.ends[-1])
     kept = {}
     for name, history in each.observations.items():
-        if name in window.observations:
+        if name in window.observations.frames:
             first = from_micros(end - history // MICROSECOND)
-            kept[name] = window.observations[name].filter(pl.col("timestamp") >= first)
+            kept[name] = window.observations.frames[name].filter(pl.col("timestamp") >= first)
     return window.observing(kept)

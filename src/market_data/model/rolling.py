@@ -7,7 +7,6 @@ avoided for the last reason. NaN contaminates exactly the windows that contain i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -48,22 +47,24 @@ def log_ratio(later: FloatArray, earlier: FloatArray) -> FloatArray:
     NaN where either is not a positive number below 1e300.
     """
     later, earlier = _prices(later), _prices(earlier)
-    s = (later - earlier) / (later + earlier)
-    far = s * s > _LOG_REACH_SQUARED
-    out = _log_of_near(s)
+    s = later - earlier
+    s /= later + earlier
+    z = s * s
+    far = z > _LOG_REACH_SQUARED
+    out = _log_of_near(s, z)
     if far.any():
         out[far] = _log_of_far(later[far], earlier[far])
     return out
 
 
 def _prices(values: FloatArray) -> FloatArray:
-    if len(values) == 0 or (values.min() > 0 and values.max() < _LARGEST_PRICE):
+    # NaN fails both comparisons and then passes through; fmin and fmax would hide it, but need not see it.
+    if len(values) == 0 or (np.fmin.reduce(values) > 0 and np.fmax.reduce(values) < _LARGEST_PRICE):
         return values
     return np.where((values > 0) & (values < _LARGEST_PRICE), values, np.nan)
 
 
-def _log_of_near(s: FloatArray) -> FloatArray:
-    z = s * s
+def _log_of_near(s: FloatArray, z: FloatArray) -> FloatArray:
     r = z * _LOG_COEFFICIENTS[0]
     for coefficient in _LOG_COEFFICIENTS[1:-1]:
         r += coefficient
@@ -84,7 +85,8 @@ def _log_of_far(later: FloatArray, earlier: FloatArray) -> FloatArray:
     later = np.where(large, later * 0.5, np.where(small, later * 2, later))
     exponent += large
     exponent -= small
-    near = _log_of_near((later - earlier) / (later + earlier))
+    s = (later - earlier) / (later + earlier)
+    near = _log_of_near(s, s * s)
     return exponent * _LN2_HIGH + (near + exponent * _LN2_LOW)
 
 
@@ -102,11 +104,10 @@ class Doublings:
         """Sum of the last `rows` values; NaN until there are so many."""
         levels = _levels(rows)
         out = self._sum(levels[0])
-        if len(levels) > 1:
-            out = out.copy()
         offset = 1 << levels[0]
         for level in levels[1:]:
-            _combine(np.add, out, self._sum(level), offset)
+            # The first of them is shared with other windows: it is not written to.
+            out = _merged(np.add, out, self._sum(level), offset, None if out is self._sum(levels[0]) else out)
             offset += 1 << level
         return out
 
@@ -121,30 +122,31 @@ class Doublings:
         return np.sqrt(out, out=out)
 
     def _squares_of_last(self, rows: int) -> FloatArray:
+        out = self._square(rows.bit_length() - 1).copy()
+        if len(out) < rows:
+            out[:] = np.nan
+            return out
         pieces: list[tuple[int, int, FloatArray]] = []
-        out = np.zeros(len(self._sums[0]))
         offset = 0
         for level in _levels(rows):
             size = 1 << level
-            if level:
-                _combine(np.add, out, self._square(level), offset)
+            if level and offset:
+                _merged(np.add, out, self._square(level), offset, out)
             pieces.append((offset, size, self._sum(level) * (1 / size)))
             offset += size
-        for (earlier_offset, size, mean), (offset, other_size, other_mean) in combinations(pieces, 2):
-            between = shifted(mean, earlier_offset) if earlier_offset else mean.copy()
-            _combine(np.subtract, between, other_mean, offset)
+        for (nearer, size, mean), (farther, other_size, other_mean) in combinations(pieces, 2):
+            # Rows before `nearer` lie within the first rows - 1, which have no value at all.
+            between = _merged(np.subtract, mean[: max(len(mean) - nearer, 0)], other_mean, farther - nearer)
             between *= between
             between *= size * other_size / rows
-            out += between
+            out[nearer:] += between
         out[: rows - 1] = np.nan
         return out
 
     def _sum(self, level: int) -> FloatArray:
         while len(self._sums) <= level:
             half = self._sums[-1]
-            whole = half.copy()
-            _combine(np.add, whole, half, 1 << (len(self._sums) - 1))
-            self._sums.append(whole)
+            self._sums.append(_merged(np.add, half, half, 1 << (len(self._sums) - 1)))
         return self._sums[level]
 
     def _square(self, level: int) -> FloatArray:
@@ -152,13 +154,13 @@ class Doublings:
             below = len(self._squares) - 1
             size = 1 << below
             half = self._sum(below)
-            whole = half.copy()
-            _combine(np.subtract, whole, half, size)
+            whole = _merged(np.subtract, half, half, size)
             whole *= whole
             whole *= 0.5 / size
             if below:
-                whole += self._squares[below]
-                _combine(np.add, whole, self._squares[below], size)
+                squares = self._squares[below]
+                whole += squares
+                _merged(np.add, whole, squares, size, whole)
             self._squares.append(whole)
         return self._squares[level]
 
@@ -167,7 +169,14 @@ def _levels(rows: int) -> list[int]:
     return [level for level in reversed(range(rows.bit_length())) if rows >> level & 1]
 
 
-def _combine(operation: Callable[..., FloatArray], out: FloatArray, other: FloatArray, offset: int) -> None:
-    if len(out) > offset:
-        operation(out[offset:], other[: len(other) - offset], out=out[offset:])
+def _merged(
+    operation: np.ufunc, recent: FloatArray, earlier: FloatArray, offset: int, out: FloatArray | None = None
+) -> FloatArray:
+    """operation(recent, earlier `offset` rows before), NaN in the first rows; into `out` when given."""
+    if out is None:
+        out = np.empty_like(recent)
+    count = len(recent) - offset
+    if count > 0:
+        operation(recent[offset:], earlier[:count], out=out[offset:])
     out[:offset] = np.nan
+    return out

@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.observation import IntArray
 from market_data.model.rolling import FloatArray
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
-from market_data.model.window import IntArray, Window
+from market_data.model.window import Window
 
 _START: Final = datetime(2024, 2, 26, tzinfo=UTC)
 _LONG_AGO: Final = datetime(2001, 8, 20, tzinfo=UTC)

@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
+from market_data.model.observation import IntArray, ObservationFrames, micros
 from market_data.model.rolling import Doublings, FloatArray, log_ratio, shifted
-from market_data.model.timeframe import MICROSECOND
 
-IntArray: TypeAlias = NDArray[np.int64]
 # Part of every feature's version: raise it when a change here or in rolling.py changes a bit of any result.
 ENGINE_VERSION: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """Values of one dataset on their own clock, in the order in which they became known.
-
-    `timestamp` and `known_at` are int64 microseconds UTC, both increasing; `values` are float64 columns of the same
-    length. A value that became known after one with a later or the same timestamp is left out: it never was current.
-    """
-
-    timestamp: IntArray
-    known_at: IntArray
-    values: Mapping[str, FloatArray]
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, *columns: str) -> Observations:
-        """The observations of a frame with `timestamp`, `known_at` and the columns; rows with a null are left out."""
-        known = (
-            frame.select("timestamp", "known_at", *(pl.col(name).cast(pl.Float64) for name in columns))
-            .drop_nulls()
-            .sort("known_at", "timestamp")
-        )
-        timestamp = _micros(known["timestamp"])
-        current = np.ones(len(timestamp), np.bool_)
-        current[1:] = timestamp[1:] > np.maximum.accumulate(timestamp)[:-1]
-        known = known.filter(current)
-        values = {name: _readonly(known[name].to_numpy()) for name in columns}
-        return cls(timestamp[current], _micros(known["known_at"]), values)
-
-    def __len__(self) -> int:
-        return len(self.timestamp)
-
-    def current(self, moments: IntArray, max_age: timedelta) -> IntArray:
-        """Index of the newest observation known at each moment; -1 where none is, or it is older than `max_age`."""
-        index = np.searchsorted(self.known_at, moments, side="right") - 1
-        if not len(self):
-            return index
-        index[moments - self.timestamp[index] > max_age // MICROSECOND] = -1
-        return index
 
 
 class Window:
@@ -75,8 +32,7 @@ class Window:
         opens: IntArray,
         ends: IntArray,
         columns: Mapping[str, FloatArray],
-        observations: Mapping[str, pl.DataFrame],
-        observed: dict[object, Observations] | None = None,
+        observations: ObservationFrames,
     ) -> None:
         self.series = series
         self.opens = opens
@@ -84,8 +40,6 @@ class Window:
         self.observations = observations
         self._columns = dict(columns)
         self._memo: dict[object, object] = {}
-        # Shared by all parts of a window, which see the same observations.
-        self._observed = {} if observed is None else observed
 
     @classmethod
     def of(cls, series: Series, frame: pl.DataFrame, observations: Mapping[str, pl.DataFrame] | None = None) -> Window:
@@ -100,13 +54,13 @@ class Window:
         Raises:
             UsageError: when timestamps do not strictly increase.
         """
-        opens = _micros(frame["timestamp"])
+        opens = micros(frame["timestamp"])
         if len(opens) > 1 and not (opens[1:] > opens[:-1]).all():
             raise UsageError(f"{series}: timestamps of a window must strictly increase")
         columns = {
             column.name: _readonly(column.to_numpy()) for column in frame.iter_columns() if column.dtype == pl.Float64
         }
-        return cls(series, opens, _micros(frame["end"]), columns, observations or {})
+        return cls(series, opens, micros(frame["end"]), columns, ObservationFrames(observations or {}))
 
     def __len__(self) -> int:
         return len(self.opens)
@@ -114,18 +68,16 @@ class Window:
     def rows(self, start: int, stop: int) -> Window:
         """The part [start, stop), counted in rows from 0, with the same observations; no array is copied."""
         columns = {name: values[start:stop] for name, values in self._columns.items()}
-        return Window(
-            self.series, self.opens[start:stop], self.ends[start:stop], columns, self.observations, self._observed
-        )
+        return Window(self.series, self.opens[start:stop], self.ends[start:stop], columns, self.observations)
 
     def restricted(self, columns: frozenset[str]) -> Window:
         """The same rows with only these columns known; the others read as absent."""
         kept = {name: values for name, values in self._columns.items() if name in columns}
-        return Window(self.series, self.opens, self.ends, kept, self.observations, self._observed)
+        return Window(self.series, self.opens, self.ends, kept, self.observations)
 
     def observing(self, observations: Mapping[str, pl.DataFrame]) -> Window:
         """The same rows with other observations."""
-        return Window(self.series, self.opens, self.ends, self._columns, observations)
+        return Window(self.series, self.opens, self.ends, self._columns, ObservationFrames(observations))
 
     def column(self, name: str) -> FloatArray:
         """A column of the frame, NaN where null; all NaN when the frame lacks it."""
@@ -190,19 +142,6 @@ class Window:
         doublings = self._doublings(values)
         return self.once((id(values), "deviation", rows), values, lambda: doublings.deviation_of_last(rows))
 
-    def observed(self, dataset: str, *columns: str, **kinds: str) -> Observations:
-        """The observations of a dataset; `kinds` restricts to rows whose column has that text, e.g. period="5m"."""
-        key = (dataset, columns, tuple(kinds.items()))
-        if key not in self._observed:
-            frame = self.observations.get(dataset)
-            if frame is None:
-                none = np.empty(0, np.int64)
-                self._observed[key] = Observations(none, none, {name: np.empty(0) for name in columns})
-            else:
-                wanted = pl.all_horizontal(pl.lit(True), *(pl.col(name) == text for name, text in kinds.items()))
-                self._observed[key] = Observations.of(frame.filter(wanted), *columns)
-        return self._observed[key]
-
     def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
         """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
         here = np.arange(len(self))
@@ -234,15 +173,17 @@ class Window:
         return value
 
 
+def _newest(sorted_values: IntArray, moments: IntArray) -> IntArray:
+    """Index of the last of the sorted values not above each moment; -1 where there is none."""
+    if 4 * len(sorted_values) > len(moments) or not (moments[1:] >= moments[:-1]).all():
+        return np.searchsorted(sorted_values, moments, side="right") - 1
+    # Few values for many moments in order: look up where each value begins to be the newest.
+    begins = np.searchsorted(moments, sorted_values, side="left")
+    return np.repeat(np.arange(-1, len(sorted_values)), np.diff(begins, prepend=0, append=len(moments)))
+
+
 def _micros(column: pl.Series) -> IntArray:
     return column.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
-
-
-def picked(values: FloatArray, index: IntArray) -> FloatArray:
-    """The values at the indices; NaN where the index is -1."""
-    if not len(values):
-        return np.full(len(index), np.nan)
-    return np.where(index >= 0, values[index], np.nan)
 
 
 def _readonly(values: FloatArray) -> FloatArray:
