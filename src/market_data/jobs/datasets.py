@@ -1,0 +1,81 @@
+"""What a backfill covers by default: its datasets, how far back, how far ahead, and in chunks of which length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from market_data.model.dataset import (
+    CANDLES,
+    DIVIDENDS,
+    EARNINGS,
+    FUNDING_RATES,
+    LIQUIDATIONS,
+    LONG_SHORT_RATIOS,
+    NEWS,
+    OPEN_INTEREST,
+    OPTIONS,
+    SPLITS,
+    SPOT_FLOW,
+    TAKER_VOLUMES,
+    Dataset,
+)
+from market_data.model.errors import UsageError
+from market_data.model.instrument import AssetClass
+
+_COMPANIES: Final = frozenset({AssetClass.STOCK, AssetClass.ETF})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a backfill of this name is done.
+
+    Attributes:
+        days: how far back by default.
+        ahead: days to come that are asked for too: announced dividends, the earnings calendar.
+        chunk: how much is fetched between two notes of progress.
+        most_symbols: how many symbols at most when none are named.
+        recent: how far back the schedule looks again, since sources amend what is new.
+    """
+
+    datasets: tuple[Dataset, ...]
+    days: int
+    asset_classes: frozenset[AssetClass] = _COMPANIES
+    ahead: int = 0
+    chunk: timedelta = timedelta(days=366)
+    most_symbols: int | None = None
+    recent: timedelta = timedelta(days=30)
+
+
+PLANS: Final = {
+    "candles": Plan(datasets=(CANDLES,), days=365, asset_classes=frozenset(AssetClass)),
+    "dividends": Plan(datasets=(DIVIDENDS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
+    "splits": Plan(datasets=(SPLITS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
+    "earnings": Plan(datasets=(EARNINGS,), days=1095, ahead=90, chunk=timedelta(days=1100)),
+    "options-iv": Plan(datasets=(OPTIONS,), days=30, chunk=timedelta(days=5), most_symbols=50, recent=timedelta(days=1)),
+    "news": Plan(
+        datasets=(NEWS,), days=30, chunk=timedelta(days=10), asset_classes=frozenset(AssetClass),
+        recent=timedelta(days=2),
+    ),
+    "derivatives": Plan(
+        datasets=(FUNDING_RATES, OPEN_INTEREST, LONG_SHORT_RATIOS, TAKER_VOLUMES, SPOT_FLOW, LIQUIDATIONS), days=30,
+        chunk=timedelta(days=5), asset_classes=frozenset({AssetClass.CRYPTO}), recent=timedelta(hours=12),
+    ),
+}  # fmt: skip
+
+
+def plan_named(name: str) -> Plan:
+    """The plan of that name.
+
+    Raises:
+        UsageError: naming the valid ones.
+    """
+    if name not in PLANS:
+        raise UsageError(f"unknown dataset {name!r}; valid: {', '.join(PLANS)}")
+    return PLANS[name]
+
+
+def plan_of(dataset: str) -> Plan:
+    """The plan a dataset belongs to."""
+    return next(plan for plan in PLANS.values() if any(member.name == dataset for member in plan.datasets))
