@@ -20,7 +20,7 @@ from market_data.model.provider import Provider
 from market_data.model.rule import Rule
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Enricher
-from market_data.pipeline.status import quality_of, status_of
+from market_data.pipeline.status import Standings, quality_of
 from market_data.shelf import collect, collect_classes
 from market_data.storage.database import Database
 from market_data.storage.migrate import upgrade
@@ -68,6 +68,7 @@ class App:
     clock: Callable[[], datetime]
     connections: Sequence[Http]
     loop: OwnLoop
+    standings: Standings
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of asynchronous work, for doors that are not: all of it in one event loop."""
@@ -79,9 +80,8 @@ class App:
             await http.aclose()
 
     def status(self, instrument: Instrument) -> dict[str, Any]:
-        """Where an instrument stands; see `pipeline.status.status_of`."""
-        tracked = (instrument.asset_class, instrument.symbol) in set(self.settings.tracked)
-        return status_of(Summaries(self.database), instrument, self.clock(), tracked=tracked)
+        """Where an instrument stands; see `pipeline.status.Standing`."""
+        return self.standings.of(instrument).fields(self.clock())
 
     def quality(self, instrument: Instrument, days: int) -> dict[str, Any]:
         """How good an instrument's data is; see `pipeline.status.quality_of`."""
@@ -143,7 +143,16 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             concurrency=settings.pipelines.max_concurrent_symbols,
         )
         app = App(
-            settings, database, Reader(database), providers, shelves, enricher, clock, tuple(connections), loop
+            settings=settings,
+            database=database,
+            reader=Reader(database),
+            providers=providers,
+            shelves=shelves,
+            enricher=enricher,
+            clock=clock,
+            connections=tuple(connections),
+            loop=loop,
+            standings=Standings(database, settings.tracked),
         )
         try:
             yield app

@@ -13,10 +13,11 @@ from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.derive import Shelves, derive
 from market_data.pipeline.normalise import with_ends
 from market_data.pipeline.ripple import COLUMNS, disputed_before, observed
+from market_data.storage.audit import refresh_quality
 from market_data.storage.database import Connection, Database
 from market_data.storage.due import Due, advance, all_due, note_stale_versions
 from market_data.storage.reader import Reader
-from market_data.storage.upsert import lock_series, refresh_derived
+from market_data.storage.upsert import lock_series, next_moment, note_moment, refresh_derived
 
 # Candles per transaction: enough to make its cost small, few enough to bound memory and what a kill undoes.
 CHUNK_CANDLES: Final = 20_000
@@ -66,6 +67,11 @@ class Recomputation:
         disputed = disputed_before(reader, due.series, rows)
         rows = rows.with_columns(disagrees=rows["timestamp"].is_in(disputed.implode()))
         derived = derive(due.series, rows, observed(reader, self.shelves, due.series, rows), self.shelves)
-        changed = refresh_derived(connection, due.series, derived.tail(chunk.len()), self.clock())
+        # A change of the series like any other: whoever remembers its last moment sees that there is something new.
+        now = next_moment(connection, due.series, self.clock())
+        changed = refresh_derived(connection, due.series, derived.tail(chunk.len()), now)
         advance(connection, due, due.span.end if chunk.len() < CHUNK_CANDLES else span.end)
+        if changed:
+            note_moment(connection, due.series, now)
+            refresh_quality(connection, due.series.instrument, span, now)
         return chunk.len(), changed

@@ -2,59 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from market_data.model.errors import UnknownInstrument
-from market_data.model.instrument import Instrument, Series
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.quality import status_name
 from market_data.model.session import grid, lookback_start
-from market_data.model.timeframe import Timeframe, TimeRange, from_micros
-from market_data.storage.summaries import Summaries
+from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange, from_micros
+from market_data.storage.database import Database
+from market_data.storage.summaries import Changes, Summaries
 
 RECENT_FETCHES: Final = 20
+# Longer than any time an exchange was closed.
+LONGEST_BREAK: Final = timedelta(days=21)
 
 
-def status_of(summaries: Summaries, instrument: Instrument, now: datetime, *, tracked: bool) -> dict[str, Any]:
-    """CONTRACT's `/enrichment/status/{symbol}`.
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a timeframe of an instrument is stored."""
 
-    The status is judged by how long the first expected candle is missing that is not stored, the worst of all stored
-    timeframes: a stock is not stale on Sunday.
+    timeframe: Timeframe
+    last_end: datetime
+    """When its last stored candle ends."""
+    next_end: datetime
+    """When the first expected candle after it ends: from then on it is missing."""
 
-    Raises:
-        UnknownInstrument: when it was never enriched and is not tracked.
-    """
-    stored = summaries.stored_status(instrument)
-    if stored is None and not tracked:
-        raise UnknownInstrument(f"{instrument} is not tracked and was never enriched")
-    series = summaries.series(instrument)
-    count = sum(row["candles"] for row in series)
-    score = sum(row["quality_score"] * row["candles"] for row in series) / count if count else None
-    rate = sum(float(row["validation_rate"]) * row["candles"] for row in series) / count if count else None
-    ends = [_last_end(instrument, row, now) for row in series]
-    stored = stored or {}
-    return {
-        "symbol": instrument.symbol,
-        "asset_class": instrument.asset_class.value,
-        "status": status_name(
-            lag=max(
-                (lag(Series(instrument, Timeframe(row["timeframe"])), row["last"], now) for row in series), default=None
-            ),
-            quality_score=score,
-            failed=stored.get("status") == "error",
-        ),
-        "last_enrichment_time": stored.get("last_enrichment_time"),
-        "last_fetch_source": stored.get("last_fetch_source"),
-        "data_age_seconds": (now - max(ends)).total_seconds() if ends else None,
-        "records_available": count,
-        "quality_score": score,
-        "validation_rate": rate,
-        "timeframes_available": [t.value for t in Timeframe if t in {row["timeframe"] for row in series}],
-        "next_enrichment": stored.get("next_enrichment"),
-        "error_message": stored.get("error_message"),
-        "timestamp": now,
-    }
+    def lag(self, now: datetime) -> timedelta:
+        """How long the first expected candle that is not stored has been due; zero when none is."""
+        return max(now - self.next_end, timedelta(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where an instrument stands, whatever the time is."""
+
+    instrument: Instrument
+    enrichment: Mapping[str, Any]
+    """Its row of enrichment_status, empty when it was never enriched."""
+    records: int
+    quality_score: float | None
+    validation_rate: float | None
+    reaches: tuple[Reach, ...]
+
+    def lag(self, now: datetime) -> timedelta | None:
+        """The longest of its timeframes; None when nothing is stored."""
+        return max((reach.lag(now) for reach in self.reaches), default=None)
+
+    def age(self, now: datetime) -> timedelta | None:
+        """Time since its newest candle ended; None when nothing is stored."""
+        return max(now - max(reach.last_end for reach in self.reaches), timedelta(0)) if self.reaches else None
+
+    def status(self, now: datetime) -> str:
+        """CONTRACT's status: judged by the worst of all stored timeframes, so a stock is not stale on Sunday."""
+        failed = self.enrichment.get("status") == "error"
+        return status_name(lag=self.lag(now), quality_score=self.quality_score, failed=failed)
+
+    def fields(self, now: datetime) -> dict[str, Any]:
+        """CONTRACT's `/enrichment/status/{symbol}`."""
+        age = self.age(now)
+        return {
+            "symbol": self.instrument.symbol,
+            "asset_class": self.instrument.asset_class.value,
+            "status": self.status(now),
+            "last_enrichment_time": self.enrichment.get("last_enrichment_time"),
+            "last_fetch_source": self.enrichment.get("last_fetch_source"),
+            "data_age_seconds": None if age is None else age.total_seconds(),
+            "records_available": self.records,
+            "quality_score": self.quality_score,
+            "validation_rate": self.validation_rate,
+            "timeframes_available": [reach.timeframe.value for reach in self.reaches],
+            "next_enrichment": self.enrichment.get("next_enrichment"),
+            "error_message": self.enrichment.get("error_message"),
+            "timestamp": now,
+        }
+
+
+class Standings:
+    """Standings of instruments, each computed once per change of what is stored of it; safe between threads."""
+
+    def __init__(self, database: Database, tracked: Iterable[tuple[AssetClass, str]] = ()) -> None:
+        self._summaries = Summaries(database)
+        self._tracked = {Instrument(symbol, asset_class) for asset_class, symbol in tracked}
+        self._found: dict[Instrument, tuple[object, Standing]] = {}
+
+    def of(self, instrument: Instrument) -> Standing:
+        """Where an instrument stands.
+
+        Raises:
+            UnknownInstrument: when it was never enriched and is not tracked.
+        """
+        changed = self._summaries.changes(instrument)
+        if changed.enrichment is None and not changed.tracked and instrument not in self._tracked:
+            raise UnknownInstrument(f"{instrument} is not tracked and was never enriched")
+        version = (changed.enrichment and changed.enrichment["updated_at"], changed.moments)
+        known = self._found.get(instrument)
+        if known is None or known[0] != version:
+            known = self._found[instrument] = (version, self._computed(instrument, changed))
+        return known[1]
+
+    def _computed(self, instrument: Instrument, changed: Changes) -> Standing:
+        totals = self._summaries.totals(instrument)
+        lasts = self._summaries.lasts(instrument)
+        return Standing(
+            instrument=instrument,
+            enrichment=changed.enrichment or {},
+            records=totals["records"],
+            quality_score=totals["quality_score"],
+            validation_rate=totals["validation_rate"],
+            reaches=tuple(_reach(Series(instrument, t), lasts[t]) for t in Timeframe if t in lasts),
+        )
 
 
 def quality_of(summaries: Summaries, instrument: Instrument, days: int, now: datetime) -> dict[str, Any]:
@@ -78,18 +137,12 @@ def quality_of(summaries: Summaries, instrument: Instrument, days: int, now: dat
     }
 
 
-def lag(series: Series, last: datetime, now: datetime) -> timedelta:
-    """How long the first expected candle after `last` has been due; zero when none is."""
-    after = TimeRange(last + timedelta(microseconds=1), max(now, last) + series.timeframe.duration)
-    due = grid(series.asset_class, series.timeframe, after).closed_by(now)
-    return now - from_micros(due.ends[0]) if len(due) else timedelta(0)
-
-
-def _last_end(instrument: Instrument, row: dict[str, Any], now: datetime) -> datetime:
-    timeframe = Timeframe(row["timeframe"])
-    start = lookback_start(instrument.asset_class, timeframe, row["last"], 0)
-    ends = grid(instrument.asset_class, timeframe, TimeRange(start, row["last"] + timedelta(microseconds=1))).ends
-    return min(from_micros(ends[-1]), now) if len(ends) else row["last"]
+def _reach(series: Series, last: datetime) -> Reach:
+    start = lookback_start(series.asset_class, series.timeframe, last, 0)
+    stored = grid(series.asset_class, series.timeframe, TimeRange(start, last + MICROSECOND))
+    after = TimeRange(last + MICROSECOND, last + series.timeframe.duration + LONGEST_BREAK)
+    due = grid(series.asset_class, series.timeframe, after)
+    return Reach(series.timeframe, from_micros(stored.ends[-1]), from_micros(due.ends[0]))
 
 
 def _weighted(rows: Iterable[dict[str, Any]], name: str, total: int) -> float | None:

@@ -7,7 +7,20 @@ from datetime import date, datetime
 from typing import Any
 
 from market_data.model.instrument import Instrument, Series
+from market_data.model.timeframe import Timeframe
 from market_data.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What tells whether anything of an instrument changed."""
+
+    enrichment: dict[str, Any] | None
+    """Its row of enrichment_status, None when it was never enriched."""
+    moments: tuple[datetime, ...]
+    """When each of its series last changed."""
+    tracked: bool
+    """Whether it is in tracked_symbols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +38,40 @@ class Summaries:
         )
         return [row["asset_class"] for row in rows]
 
-    def stored_status(self, instrument: Instrument) -> dict[str, Any] | None:
-        """The instrument's row of enrichment_status, None when it was never enriched."""
-        rows = self.database.rows(
-            "SELECT * FROM enrichment_status WHERE symbol = %s AND asset_class = %s",
+    def changes(self, instrument: Instrument) -> Changes:
+        """What tells whether anything of an instrument changed; one read of three indexes."""
+        (row,) = self.database.rows(
+            "SELECT s.*, (SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
+            "WHERE m.symbol = i.symbol AND m.asset_class = i.asset_class) AS moments, "
+            "EXISTS (SELECT FROM tracked_symbols t WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class "
+            "AND t.active) AS tracked "
+            "FROM (VALUES (%s::text, %s::text)) i (symbol, asset_class) "
+            "LEFT JOIN enrichment_status s ON s.symbol = i.symbol AND s.asset_class = i.asset_class",
             (instrument.symbol, instrument.asset_class.value),
         )
-        return rows[0] if rows else None
+        moments, tracked = tuple(row.pop("moments")), row.pop("tracked")
+        return Changes(row if row["status"] is not None else None, moments, tracked)
+
+    def totals(self, instrument: Instrument) -> dict[str, Any]:
+        """Of all stored candles: records, quality_score (mean), validation_rate (%); from the days' counts, which are
+        committed with the candles."""
+        return self.database.rows(
+            "SELECT coalesce(sum(total_records), 0)::bigint AS records, "
+            "(sum(avg_quality_score * total_records) / nullif(sum(total_records), 0))::float8 AS quality_score, "
+            "(100.0 * sum(validated_records) / nullif(sum(total_records), 0))::float8 AS validation_rate "
+            "FROM data_quality_metrics WHERE symbol = %s AND asset_class = %s",
+            (instrument.symbol, instrument.asset_class.value),
+        )[0]
+
+    def lasts(self, instrument: Instrument) -> dict[Timeframe, datetime]:
+        """Open time of the last stored candle of each timeframe."""
+        rows = self.database.rows(
+            "SELECT timeframe, (SELECT timestamp FROM market_data_v2 d WHERE d.symbol = m.symbol "
+            "AND d.asset_class = m.asset_class AND d.timeframe = m.timeframe ORDER BY timestamp DESC LIMIT 1) AS last "
+            "FROM series_moments m WHERE symbol = %s AND asset_class = %s",
+            (instrument.symbol, instrument.asset_class.value),
+        )
+        return {Timeframe(row["timeframe"]): row["last"] for row in rows if row["last"] is not None}
 
     def series(self, instrument: Instrument) -> list[dict[str, Any]]:
         """Per stored timeframe: candles, first and last open time, quality_score, validation_rate (%), gaps."""

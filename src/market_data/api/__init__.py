@@ -1,0 +1,1 @@
+"""The HTTP interface: thin routes over readers, summaries and the job queue."""

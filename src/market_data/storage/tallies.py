@@ -1,0 +1,113 @@
+"""Counts over the logs for monitoring: how fetches, computations and backfills went, what waits, how old data is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from market_data.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Tallies:
+    """Aggregates over what is committed; every method returns plain values. Rates in percent, times in ms."""
+
+    database: Database
+
+    def fetches(self, since: datetime) -> dict[str, Any]:
+        """Of enrichment_fetch_log from `since` on: total_fetches, successful, success_rate, avg_response_time_ms, and
+        api_quota_remaining, the least of what each source said last."""
+        return self.database.rows(
+            "SELECT count(*) AS total_fetches, count(*) FILTER (WHERE success) AS successful, "
+            "(100.0 * count(*) FILTER (WHERE success) / nullif(count(*), 0))::float8 AS success_rate, "
+            "avg(source_response_time_ms) AS avg_response_time_ms, "
+            "(SELECT min(api_quota_remaining) FROM (SELECT DISTINCT ON (source) api_quota_remaining "
+            "FROM enrichment_fetch_log WHERE created_at >= %(since)s AND api_quota_remaining IS NOT NULL "
+            "ORDER BY source, created_at DESC, id DESC) newest) AS api_quota_remaining "
+            "FROM enrichment_fetch_log WHERE created_at >= %(since)s",
+            {"since": since},
+        )[0]
+
+    def computations(self, since: datetime) -> dict[str, Any]:
+        """Of enrichment_compute_log from `since` on: total_computations, successful, success_rate,
+        avg_computation_time_ms."""
+        return self.database.rows(
+            "SELECT count(*) AS total_computations, count(*) FILTER (WHERE success) AS successful, "
+            "(100.0 * count(*) FILTER (WHERE success) / nullif(count(*), 0))::float8 AS success_rate, "
+            "avg(computation_time_ms) AS avg_computation_time_ms FROM enrichment_compute_log WHERE created_at >= %s",
+            (since,),
+        )[0]
+
+    def quality(self, since: date) -> dict[str, Any]:
+        """Of data_quality_metrics from `since` on, each candle counting once: symbols_tracked (with any such day),
+        avg_validation_rate, avg_quality_score."""
+        return self.database.rows(
+            "SELECT count(DISTINCT (symbol, asset_class)) AS symbols_tracked, "
+            "(100.0 * sum(validated_records) / nullif(sum(total_records), 0))::float8 AS avg_validation_rate, "
+            "(sum(avg_quality_score * total_records) / nullif(sum(total_records), 0))::float8 AS avg_quality_score "
+            "FROM data_quality_metrics WHERE date >= %s",
+            (since,),
+        )[0]
+
+    def backfills(self) -> dict[str, int]:
+        """Rows of backfill_state by status: in_progress, completed, failed, pending."""
+        return self.database.rows(
+            "SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress, "
+            "count(*) FILTER (WHERE status = 'completed') AS completed, "
+            "count(*) FILTER (WHERE status = 'failed') AS failed, "
+            "count(*) FILTER (WHERE status = 'pending') AS pending FROM backfill_state"
+        )[0]
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """Every row of enrichment_status, by symbol."""
+        return self.database.rows("SELECT * FROM enrichment_status ORDER BY symbol, asset_class")
+
+    def fetch_totals(self, after: int, until: int) -> list[dict[str, Any]]:
+        """Per source, dataset and success the fetches with `after` < id <= `until`: fetches, milliseconds, and rows
+        fetched, inserted, updated, unchanged, kept and rejected."""
+        return self.database.rows(
+            "SELECT source, dataset, success, count(*) AS fetches, count(source_response_time_ms) AS timed, "
+            "coalesce(sum(source_response_time_ms), 0)::float8 AS milliseconds, "
+            "sum(records_inserted)::bigint AS inserted, sum(records_updated)::bigint AS updated, "
+            "sum(records_unchanged)::bigint AS unchanged, sum(records_kept)::bigint AS kept, "
+            "sum(records_rejected)::bigint AS rejected FROM enrichment_fetch_log "
+            "WHERE id > %s AND id <= %s GROUP BY 1, 2, 3",
+            (after, until),
+        )
+
+    def compute_totals(self, after: int, until: int) -> list[dict[str, Any]]:
+        """Per success the computations with `after` < id <= `until`: computations, milliseconds, candles."""
+        return self.database.rows(
+            "SELECT success, count(*) AS computations, coalesce(sum(computation_time_ms), 0)::float8 AS milliseconds, "
+            "sum(candles_processed)::bigint AS candles FROM enrichment_compute_log "
+            "WHERE id > %s AND id <= %s GROUP BY 1",
+            (after, until),
+        )
+
+    def last_id(self, table: str, before: datetime | None = None) -> int:
+        """The highest id of a log; of the rows written before a moment when one is given. 0 without rows."""
+        where = "" if before is None else "WHERE created_at < %s"
+        order = "id" if before is None else "created_at DESC, id"
+        rows = self.database.rows(
+            f"SELECT id FROM {table} {where} ORDER BY {order} DESC LIMIT 1", () if before is None else (before,)
+        )
+        return rows[0]["id"] if rows else 0
+
+    def quotas(self) -> list[dict[str, Any]]:
+        """What each source said last of its quota in the last day of the log: source, remaining."""
+        return self.database.rows(
+            "SELECT DISTINCT ON (source) source, api_quota_remaining AS remaining FROM enrichment_fetch_log "
+            "WHERE api_quota_remaining IS NOT NULL "
+            "AND created_at >= (SELECT max(created_at) FROM enrichment_fetch_log) - interval '1 day' "
+            "ORDER BY source, created_at DESC, id DESC"
+        )
+
+    def gaps(self, now: datetime) -> list[dict[str, Any]]:
+        """Per asset class the stretches known to be missing: open_gaps and the age of the oldest in seconds."""
+        return self.database.rows(
+            "SELECT asset_class, count(*) AS open_gaps, "
+            "extract(epoch FROM %s - min(detected_at))::float8 AS oldest_seconds "
+            "FROM coverage WHERE state = 'missing' GROUP BY 1",
+            (now,),
+        )
