@@ -111,8 +111,8 @@ def _replace(database: Database, path: Path) -> None:
     target, environment = _target(database)
     printing = [_program("pg_restore"), "--exit-on-error", "--no-owner", "--no-privileges", "--file=-", str(path)]
     running = [
-        _program("psql"), target, "--no-password", "--no-psqlrc", "--quiet", "--output=/dev/null", "--single-transaction",
-        "--set=ON_ERROR_STOP=1", "--file=-",
+        _program("psql"), target, "--no-password", "--no-psqlrc", "--quiet", "--output=/dev/null",
+        "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-",
     ]  # fmt: skip
     with (
         tempfile.TemporaryFile() as printed_errors,
