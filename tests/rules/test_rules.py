@@ -117,10 +117,19 @@ def test_price_jump(move: float, fine: bool) -> None:
     assert verdicts("price_jump", series(close=closes))[-1] is fine
 
 
-@pytest.mark.parametrize(("move", "fine"), [(0.0049, True), (0.0051, False)])
+@pytest.mark.parametrize(("move", "fine"), [(0.0099, True), (0.0101, False)])
 def test_a_price_that_stood_still_may_move_a_little(move: float, fine: bool) -> None:
     closes = closes_of([0.0] * 31 + [move])
     assert verdicts("price_jump", series(close=closes))[-1] is fine
+
+
+@pytest.mark.parametrize(("ticks", "fine"), [(1, True), (2, True), (5, False)])
+def test_a_coarse_tick_is_no_jump(ticks: int, fine: bool) -> None:
+    # At 50 ticks one tick is 2 %. Of 31 returns 25 are 0, so their spread is 0; 6 are a tick up or down.
+    prices: list[object] = [50e-8, *([51e-8] * 8), *([50e-8] * 8), *([51e-8] * 5), *([50e-8] * 5), *([51e-8] * 4)]
+    prices = [*prices, 50e-8, (50 + ticks) * 1e-8]
+    assert len(prices) == 33
+    assert verdicts("price_jump", series(close=prices))[-1] is fine
 
 
 def test_price_jump_needs_its_whole_window() -> None:

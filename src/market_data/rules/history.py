@@ -14,10 +14,14 @@ from market_data.model.rule import Severity, rule
 # Windows hold an odd number of values, so that their median is one of them and no rounding can differ.
 JUMP_RETURNS: Final = 31
 # In robust standard deviations. Returns have fat tails: at 12, 3 of 1000 hours of Bitcoin in 2017 to 2019 are noted and
-# at most 1 of 1000 days of four large stocks (splits among them); at 6 it would be 13 and 8.
+# at most 2 of 1000 days of four large stocks (splits among them); at 6 it would be 13 and 8.
 JUMP_DEVIATIONS: Final = 12.0
 # However quiet the window, a smaller move is no jump: many one-minute candles do not move at all.
-JUMP_LEAST_LOG_RETURN: Final = 0.005
+JUMP_LEAST_LOG_RETURN: Final = 0.01
+# Where the price moves in few, coarse ticks, more than half of the returns may be equal and their spread 0: a jump is
+# then three times what one return in ten exceeds.
+JUMP_TIMES_LARGE_RETURNS: Final = 3.0
+LARGE_RETURN_RANK: Final = 27
 # The median absolute deviation of a normal distribution times this is its standard deviation.
 NORMAL_DEVIATIONS_PER_MAD: Final = 1.4826
 
@@ -35,38 +39,39 @@ _ROWS_AT_ONCE: Final = 4096
 def _no_jump(closes: pl.Series) -> pl.Series:
     close = closes.cast(pl.Float64).fill_null(np.nan).to_numpy()
     returns = log_ratio(close, shifted(close, 1))
-    center, spread = _median_and_mad(returns)
-    distance = np.abs(returns - center)
-    limit = np.maximum(JUMP_DEVIATIONS * NORMAL_DEVIATIONS_PER_MAD * spread, JUMP_LEAST_LOG_RETURN)
-    # A comparison with NaN is false: where the window is not full nothing is a jump.
-    return pl.Series(closes.name, ~(distance > limit))
+    fine = np.ones(len(returns), np.bool_)
+    # Whole windows only: sorting puts NaN last, where a median would pass it by.
+    missing = np.concatenate([[0], np.cumsum(np.isnan(returns))])
+    rows = np.arange(JUMP_RETURNS, len(returns))
+    rows = rows[missing[rows + 1] == missing[rows - JUMP_RETURNS]]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        fine[some] = _near_the_usual(returns[some], _windows_before(returns, some))
+    return pl.Series(closes.name, fine)
 
 
-def _median_and_mad(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and median absolute deviation from it of the JUMP_RETURNS values before each; NaN where one is missing."""
-    medians = np.full(len(values), np.nan)
-    deviations = np.full(len(values), np.nan)
-    if len(values) <= JUMP_RETURNS:
-        return medians, deviations
-    # Sorting puts NaN last, where a median would pass it by: windows with one are told apart by counting.
-    missing = np.concatenate([[0], np.cumsum(np.isnan(values))])
-    whole = missing[JUMP_RETURNS:-1] == missing[: -1 - JUMP_RETURNS]
-    windows = np.lib.stride_tricks.sliding_window_view(values[:-1], JUMP_RETURNS)
+def _windows_before(values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One row each: the JUMP_RETURNS values before those at `rows`."""
+    return np.lib.stride_tricks.sliding_window_view(values, JUMP_RETURNS)[rows - JUMP_RETURNS]
+
+
+def _near_the_usual(returns: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each return is as usual in its window of earlier ones."""
     middle = JUMP_RETURNS // 2
-    for start in range(0, len(windows), _ROWS_AT_ONCE):
-        window = windows[start : start + _ROWS_AT_ONCE]
-        kept = whole[start : start + _ROWS_AT_ONCE]
-        center = np.partition(window, middle, axis=1)[:, middle]
-        spread = np.partition(np.abs(window - center[:, None]), middle, axis=1)[:, middle]
-        rows = slice(start + JUMP_RETURNS, start + JUMP_RETURNS + len(window))
-        medians[rows] = np.where(kept, center, np.nan)
-        deviations[rows] = np.where(kept, spread, np.nan)
-    return medians, deviations
+    center = np.partition(windows, middle, axis=1)[:, middle]
+    move = np.abs(returns - center)
+    fine = move <= JUMP_LEAST_LOG_RETURN
+    # Few moves are that large: only their windows are looked at again.
+    large = ~fine
+    distance = np.sort(np.abs(windows[large] - center[large, None]), axis=1)
+    spread = JUMP_DEVIATIONS * NORMAL_DEVIATIONS_PER_MAD * distance[:, middle]
+    fine[large] = move[large] <= np.maximum(spread, JUMP_TIMES_LARGE_RETURNS * distance[:, LARGE_RETURN_RANK])
+    return fine
 
 
 @rule(Severity.NOTE, lookback=JUMP_RETURNS + 1)
 def price_jump() -> pl.Expr:
-    """The log return lies within 12 robust deviations of the median of the 31 before it, or within 0.5 % of it."""
+    """The log return lies within 12 robust deviations of the median of the 31 before it, or within 1 % of it."""
     return pl.col("close").map_batches(_no_jump, return_dtype=pl.Boolean)
 
 
