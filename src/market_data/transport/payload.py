@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from market_data.model.dataset import Dataset
 from market_data.model.errors import MalformedPayload
 
 
@@ -49,7 +50,8 @@ def exact_frame(rows: Any, columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise MalformedPayload(f"not a list of objects: {str(rows)[:200]}")
     try:
-        texts = pl.from_dicts(rows, schema=dict.fromkeys(columns, pl.String())) if rows else None
+        schema = {name: dtype if dtype == pl.List else pl.String() for name, dtype in columns.items()}
+        texts = pl.from_dicts(rows, schema=schema) if rows else None
     except (TypeError, pl.exceptions.PolarsError) as error:
         raise MalformedPayload(f"a field is neither a number nor a text: {error}") from None
     if texts is None:
@@ -63,6 +65,8 @@ def cast_exactly(texts: pl.Series, dtype: pl.DataType) -> pl.Series:
     Raises:
         MalformedPayload: naming the first text that is none.
     """
+    if texts.dtype == dtype:
+        return texts
     numbers = texts.cast(dtype, strict=False)
     if numbers.null_count() > texts.null_count():
         wrong = texts.filter(numbers.is_null() & texts.is_not_null())[0]
@@ -83,6 +87,38 @@ def require_columns(frame: pl.DataFrame, names: Sequence[str]) -> None:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+def rows_frame(dataset: Dataset, rows: Sequence[Mapping[str, Any]], *, required: Sequence[str] = ()) -> pl.DataFrame:
+    """Rows gathered field by field as a frame of `dataset`; numbers, dates and moments may be the texts that were sent.
+
+    For answers of some hundreds of rows whose fields lie deep; candles and trades go faster ways.
+
+    Raises:
+        MalformedPayload: when a value is not of its column's type, or a required one is absent.
+    """
+    columns = [_typed(name, [row.get(name) for row in rows], dtype) for name, dtype in dataset.schema.items()]
+    frame = pl.DataFrame(columns)
+    require_columns(frame, required)
+    return frame
+
+
+def _typed(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
+    text = isinstance(next((value for value in values if value is not None), None), str)
+    try:
+        if text and dtype.is_temporal():
+            texts = pl.Series(name, values, dtype=pl.String)
+            return texts.str.to_date("%Y-%m-%d") if dtype == pl.Date else _moments(texts).cast(dtype)
+        if text and dtype.is_numeric():
+            return cast_exactly(pl.Series(name, values, dtype=pl.String), dtype)
+        return pl.Series(name, values, dtype=dtype)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise MalformedPayload(f"{name} is not as promised: {error}") from None
+
+
+def _moments(texts: pl.Series) -> pl.Series:
+    # RFC 3339 with Z or an offset, with or without fractions of a second.
+    return texts.str.replace("Z$", "+00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us")
 
 
 def read_compact_objects(body: bytes, columns: Mapping[str, pl.DataType]) -> pl.DataFrame | None:

@@ -81,6 +81,8 @@ class Source:
         self.status = "OK"
         self.page_rows = 700
         self.now = NOW
+        # Answers of other paths: lists of pages of results, or a refusal.
+        self.lists: dict[str, list[list[dict[str, object]]] | httpx.Response] = {}
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -90,7 +92,19 @@ class Source:
             return self.answer(tickers(request.url.params), 1)
         if path.startswith("/v2/aggs/ticker/"):
             return self.override or self.bars(request)
+        found = self.lists.get(path, [])
+        if isinstance(found, httpx.Response):
+            return found
+        if found:
+            return self.listed(request, found)
         return error(404, status="NOT_FOUND", message="no such path")
+
+    def listed(self, request: httpx.Request, pages: list[list[dict[str, object]]]) -> httpx.Response:
+        number = int(request.url.params.get("cursor", 0))
+        body: dict[str, object] = {"results": pages[number]}
+        if number + 1 < len(pages):
+            body["next_url"] = f"https://elsewhere.example{request.url.path}?cursor={number + 1}"
+        return self.answer(body, len(pages[number]))
 
     def answer(self, body: dict[str, object], count: int) -> httpx.Response:
         content = json.dumps({"status": self.status, "request_id": "r", "resultsCount": count, **body}).encode()
@@ -162,5 +176,6 @@ def tickers(params: httpx.QueryParams) -> dict[str, object]:
         for base, quote in [("WBTC", "USD"), ("BTC", "EUR"), ("BTC", "USD")]
     ]
     if params.get("market") == "crypto":
-        return {"results": [coin for coin in coins if params["search"] in coin["ticker"]]}
+        listed = coins if params["active"] == "true" else []
+        return {"results": [coin for coin in listed if params.get("search", "") in coin["ticker"]]}
     return {"results": [stock] if params.get("ticker") == "AAPL" and params["active"] == "true" else []}

@@ -1,0 +1,209 @@
+"""Massive on companies: dividends, splits, earnings, news."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, SPLITS
+from market_data.model.errors import MalformedPayload, NotEntitled, UnknownInstrument, UnsupportedRequest
+from market_data.model.instrument import Listing
+from market_data.model.provider import Page
+from market_data.model.timeframe import TimeRange
+from market_data.providers.polygon.client import Client
+from market_data.transport.payload import rows_frame
+
+DAY = timedelta(days=1)
+# What the plan or the host may not have yet: then the endpoint it replaced is asked.
+NOT_THERE: Final = (NotEntitled, UnknownInstrument, UnsupportedRequest)
+DIVIDEND_TYPES: Final = {
+    "special": "special",
+    "supplemental": "supplemental",
+    "SC": "special",
+    "LT": "long_term_gain",
+    "ST": "short_term_gain",
+}
+QUARTERS: Final = {"Q1": 1, "Q2": 2, "Q3": 3, "Q4": 4, "FY": 0}
+# New York time, as the source gives it.
+SESSION_OPENS, SESSION_CLOSES = "09:30:00", "16:00:00"
+
+
+async def dividends(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Dividends whose ex-date lies in `span`, announced ones included."""
+    del now
+    new, old = ("/stocks/v1/dividends", 5000), ("/v3/reference/dividends", 1000)
+    async for page in _actions(client, listing, span, "ex_dividend_date", new, old):
+        yield page
+
+
+async def splits(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Splits that take effect in `span`, announced ones included."""
+    del now
+    new, old = ("/stocks/v1/splits", 5000), ("/v3/reference/splits", 1000)
+    async for page in _actions(client, listing, span, "execution_date", new, old):
+        yield page
+
+
+async def earnings(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Quarters reported, or expected to be, in `span`."""
+    del now
+    dates = _dates(span, "date")
+    params = {"ticker": listing.raw_symbol, "sort": "date.asc", "limit": 50_000}
+    async for response, answer in client.product("earnings", "/benzinga/v1/earnings", **params, **dates):
+        yield client.page(parse_earnings(answer.results), response)
+
+
+async def news(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Articles on the instrument published in `span`."""
+    params = {"ticker": listing.raw_symbol, "order": "asc", "sort": "published_utc", "limit": 1000}
+    times = {
+        "published_utc.gte": f"{span.start:%Y-%m-%dT%H:%M:%SZ}",
+        "published_utc.lt": f"{min(span.end, now):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    async for response, answer in client.pages("/v2/reference/news", **params, **times):
+        yield client.page(parse_news(answer.results, listing.raw_symbol), response)
+
+
+def parse_dividends(results: list[Any]) -> pl.DataFrame:
+    """Dividends in their schema, from the new endpoint or the old.
+
+    Amounts of one type and ex-date (a return of capital beside a dividend) are one row with their sum.
+
+    Raises:
+        MalformedPayload: when a row lacks what a dividend needs.
+    """
+    rows = [
+        {
+            "ex_date": row.get("ex_dividend_date"),
+            "amount": row.get("cash_amount"),
+            "currency": row.get("currency"),
+            "declaration_date": row.get("declaration_date"),
+            "record_date": row.get("record_date"),
+            "pay_date": row.get("pay_date"),
+            "frequency": row.get("frequency"),
+            "dividend_type": DIVIDEND_TYPES.get(str(row.get("distribution_type") or row.get("dividend_type")), "cash"),
+        }
+        for row in _objects(results)
+    ]
+    frame = rows_frame(DIVIDENDS, rows, required=("ex_date", "amount"))
+    single = frame.group_by(DIVIDENDS.key, maintain_order=True).agg(
+        pl.col("amount").sum(),
+        pl.when(pl.len() > 1).then(pl.format("sum_of_{}", pl.len())).alias("notes"),
+        pl.exclude("amount", "notes").first(),
+    )
+    return DIVIDENDS.conform(single)
+
+
+def parse_splits(results: list[Any]) -> pl.DataFrame:
+    """Splits in their schema, from the new endpoint or the old.
+
+    Raises:
+        MalformedPayload: when a row lacks what a split needs.
+    """
+    rows = [{name: row.get(name) for name in SPLITS.schema} for row in _objects(results)]
+    return rows_frame(SPLITS, rows, required=("execution_date", "split_from", "split_to")).unique(maintain_order=True)
+
+
+def parse_earnings(results: list[Any]) -> pl.DataFrame:
+    """Quarters in their schema; half years, which some companies report besides, are left out.
+
+    Raises:
+        MalformedPayload: when a row lacks what a quarter needs.
+    """
+    rows = [
+        {
+            "fiscal_year": row.get("fiscal_year"),
+            "fiscal_quarter": QUARTERS[row["fiscal_period"]],
+            "report_date": row.get("date"),
+            "report_time": _report_time(row.get("time")),
+            "eps_estimate": row.get("estimated_eps"),
+            "eps_actual": row.get("actual_eps"),
+            "eps_surprise": row.get("eps_surprise"),
+            "surprise_pct": row.get("eps_surprise_percent"),
+            "revenue_estimate": row.get("estimated_revenue"),
+            "revenue_actual": row.get("actual_revenue"),
+            "currency": row.get("currency"),
+            "notes": row.get("date_status"),
+        }
+        for row in _objects(results)
+        if row.get("fiscal_period") in QUARTERS
+    ]
+    frame = rows_frame(EARNINGS, rows, required=("fiscal_year",))
+    # A quarter whose date moved is listed again: the later word counts.
+    return frame.unique(EARNINGS.key, keep="last", maintain_order=True)
+
+
+def parse_news(results: list[Any], raw_symbol: str) -> pl.DataFrame:
+    """Articles in their schema; the sentiment is the one towards `raw_symbol`.
+
+    Raises:
+        MalformedPayload: when a row lacks what an article needs.
+    """
+    rows = [
+        {
+            "news_id": row.get("id"),
+            "published_at": row.get("published_utc"),
+            "title": row.get("title"),
+            "summary": row.get("description"),
+            "url": row.get("article_url"),
+            "author": row.get("author"),
+            "publisher": (row.get("publisher") or {}).get("name"),
+            "symbols": row.get("tickers") or [],
+            "keywords": row.get("keywords") or [],
+            "sentiment": _sentiment(row.get("insights") or [], raw_symbol),
+        }
+        for row in _objects(results)
+    ]
+    frame = rows_frame(NEWS, rows, required=("news_id", "published_at", "title"))
+    return frame.unique("news_id", maintain_order=True)
+
+
+async def _actions(
+    client: Client, listing: Listing, span: TimeRange, field: str, new: tuple[str, int], old: tuple[str, int]
+) -> AsyncIterator[Page]:
+    parse = parse_dividends if field == "ex_dividend_date" else parse_splits
+    for (path, limit), order in ((new, {"sort": f"{field}.asc"}), (old, {"sort": field, "order": "asc"})):
+        params = {"ticker": listing.raw_symbol, "limit": limit, **order, **_dates(span, field)}
+        results: list[Any] = []
+        try:
+            async for response, answer in client.product(path, path, **params):
+                results += answer.results
+                last = response
+        except NOT_THERE:
+            if path == old[0]:
+                raise
+            continue
+        frame = parse(results)
+        yield client.page(frame.sort(frame.columns[0], maintain_order=True), last)
+        return
+
+
+def _dates(span: TimeRange, field: str) -> dict[str, str]:
+    # A date is in [start, end) when its midnight is.
+    first = span.start if span.start.time() == span.start.min.time() else span.start + DAY
+    return {
+        f"{field}.gte": f"{first:%Y-%m-%d}",
+        f"{field}.lt": f"{span.end + DAY - timedelta(microseconds=1):%Y-%m-%d}",
+    }
+
+
+def _report_time(time: str | None) -> str | None:
+    if not time:
+        return None
+    if time < SESSION_OPENS:
+        return "before_open"
+    return "after_close" if time >= SESSION_CLOSES else "during_session"
+
+
+def _sentiment(insights: list[Any], raw_symbol: str) -> str | None:
+    found = [insight.get("sentiment") for insight in _objects(insights) if insight.get("ticker") == raw_symbol]
+    return next((word for word in found if word in ("positive", "neutral", "negative")), None)
+
+
+def _objects(results: list[Any]) -> list[dict[str, Any]]:
+    if not all(isinstance(row, dict) for row in results):
+        raise MalformedPayload(f"not a list of objects: {str(results)[:200]}")
+    return results

@@ -1,0 +1,124 @@
+"""Massive's lists: option chains of the present, and everything it lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+import polars as pl
+
+from market_data.model.dataset import INSTRUMENTS, OPTIONS
+from market_data.model.errors import MalformedPayload, UnsupportedRequest
+from market_data.model.instrument import AssetClass, Listing
+from market_data.model.provider import Page
+from market_data.model.timeframe import TimeRange
+from market_data.providers.polygon.client import Client
+from market_data.transport.payload import rows_frame
+
+PREFIX: Final = "O:"
+KINDS: Final = ("call", "put")
+ETF_TYPES: Final = ("ETF", "ETV", "ETN", "ETS")
+STOCK_TYPES: Final = ("CS", "ADRC", "OS", "NYRS", "GDR", "PFD")
+# A chain is of its moment; a range that ended longer ago is not what it speaks of.
+PRESENT: Final = timedelta(days=1)
+
+
+async def options(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """The chain as it is now.
+
+    Raises:
+        UnsupportedRequest: for a range in the past: there are no chains of it.
+    """
+    if span.end < now - PRESENT:
+        raise UnsupportedRequest("polygon has option chains of the present only")
+    path = f"/v3/snapshot/options/{quote(listing.raw_symbol, safe=':')}"
+    async for response, answer in client.product("options", path, limit=250):
+        moment = min(now, response.server_time or response.fetched_at)
+        yield client.page(parse_options(answer.results, moment), response)
+
+
+async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[Page]:
+    """Every instrument of a class, delisted ones included."""
+    market = "crypto" if asset_class is AssetClass.CRYPTO else "stocks"
+    for active in ("true", "false"):
+        pages = client.pages("/v3/reference/tickers", market=market, active=active, limit=1000)
+        async for response, answer in pages:
+            frame = parse_instruments(answer.results)
+            yield client.page(frame.filter(pl.col("asset_class") == asset_class.value), response)
+
+
+def parse_options(results: list[Any], moment: datetime) -> pl.DataFrame:
+    """A page of a chain in the OPTIONS schema. Zero for an ask or a volatility says that there is none.
+
+    Raises:
+        MalformedPayload: when a row lacks what a contract needs.
+    """
+    try:
+        rows = [_contract(row, moment) for row in results if row["details"]["contract_type"] in KINDS]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MalformedPayload(f"an option chain is not as promised: {error!r}") from None
+    return rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike"))
+
+
+def parse_instruments(results: list[Any]) -> pl.DataFrame:
+    """A page of the list of tickers in the INSTRUMENTS schema; other kinds of things are left out.
+
+    Raises:
+        MalformedPayload: when a row is not as promised.
+    """
+    try:
+        rows = [row for row in map(_instrument, results) if row is not None]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MalformedPayload(f"the list of tickers is not as promised: {error!r}") from None
+    return rows_frame(INSTRUMENTS, rows, required=("raw_symbol", "symbol"))
+
+
+def _contract(row: dict[str, Any], moment: datetime) -> dict[str, Any]:
+    details, greeks, quoted = row["details"], row.get("greeks") or {}, row.get("last_quote") or {}
+    underlying = row.get("underlying_asset") or {}
+    iv = row.get("implied_volatility")
+    given = iv is not None and float(iv) > 0
+    return {
+        "timestamp": moment,
+        "contract": details["ticker"].removeprefix(PREFIX),
+        "option_type": details["contract_type"],
+        "exercise_style": _style(details.get("exercise_style")),
+        "expiration": details["expiration_date"],
+        "strike": details["strike_price"],
+        "bid": quoted.get("bid"),
+        "ask": None if quoted.get("ask") == "0" else quoted.get("ask"),
+        "last": (row.get("last_trade") or {}).get("price"),
+        "volume": (row.get("day") or {}).get("volume"),
+        "open_interest": row.get("open_interest"),
+        "underlying_price": underlying.get("price", underlying.get("value")),
+        "iv": iv if given else None,
+        **{name: greeks.get(name) for name in ("delta", "gamma", "theta", "vega")},
+        "iv_origin": "source" if given else None,
+        "iv_reason": None if given and greeks else "not given by the source",
+    }
+
+
+def _style(style: str | None) -> str | None:
+    return style if style in ("american", "european") else None
+
+
+def _instrument(row: dict[str, Any]) -> dict[str, Any] | None:
+    until = row.get("delisted_utc")
+    kept = {
+        "raw_symbol": row["ticker"],
+        "venue": row.get("primary_exchange"),
+        "name": row.get("name"),
+        "status": "trading" if row.get("active") else "delisted",
+        "valid_to": until,
+    }
+    if row["market"] == "crypto":
+        coin = {"symbol": row.get("base_currency_symbol"), "currency": row.get("currency_symbol")}
+        return kept | coin | {"asset_class": "crypto"} if coin["symbol"] and coin["currency"] == "USD" else None
+    kind = row.get("type")
+    if kind not in ETF_TYPES + STOCK_TYPES:
+        return None
+    asset_class = "etf" if kind in ETF_TYPES else "stock"
+    currency = (row.get("currency_name") or "").upper() or None
+    return kept | {"symbol": row["ticker"], "asset_class": asset_class, "currency": currency}
