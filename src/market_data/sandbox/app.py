@@ -12,8 +12,11 @@ from market_data.sandbox.faults import Application, FaultyDoor, parse_faults
 from market_data.sandbox.limits import Weights
 from market_data.sandbox.marketplace import Marketplace
 from market_data.sandbox.massive import MassiveHouse
+from market_data.sandbox.massive_options import MassiveOptions
+from market_data.sandbox.massive_reference import MassiveReference
 from market_data.sandbox.massive_ticks import MassiveTicks
 from market_data.sandbox.yahoo import YahooHouse
+from market_data.sandbox.yahoo_private import YahooPrivate
 
 
 def create_app(market: Marketplace | None = None, *, faults: str = "", limits: bool = True) -> Application:
@@ -29,12 +32,8 @@ def create_app(market: Marketplace | None = None, *, faults: str = "", limits: b
     """
     market = market or Marketplace()
     shares = parse_faults(faults)
-    routes = [
-        *MassiveHouse(market).routes(),
-        *MassiveTicks(market).routes(),
-        *YahooHouse(market).routes(),
-        *ArchiveHouse(market).routes(),
-    ]
+    houses = (MassiveHouse, MassiveTicks, MassiveReference, MassiveOptions, YahooHouse, YahooPrivate, ArchiveHouse)
+    routes = [route for house in houses for route in house(market).routes()]
     for venue in (FUTURES, SPOT):
         house = BinanceHouse(market, venue, Weights(venue.weight_limit, enforced=limits))
         routes += [*house.routes(), *TradesCounter(house).routes()]

@@ -126,8 +126,7 @@ def within_number(request: Request, name: str, value: float) -> bool:
     """
     query = request.query_params
     try:
-        return all(
-            passes(value, float(query[name + end])) for end, passes in COMPARISONS.items() if name + end in query
-        )
+        bounds = {end: float(query[name + end]) for end in COMPARISONS if name + end in query}
     except ValueError:
         raise BadRequest(f"The parameter '{name}' must be a number") from None
+    return all(COMPARISONS[end](value, bound) for end, bound in bounds.items())

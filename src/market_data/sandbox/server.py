@@ -67,16 +67,15 @@ class Sandbox:
     @property
     def urls(self) -> dict[str, str]:
         """Base URL by setting."""
-        return dict.fromkeys(
-            (
-                "providers.binance.rest_url",
-                "providers.binance.spot_rest_url",
-                "providers.binance.archive_url",
-                "providers.polygon.rest_url",
-                "providers.yahoo.rest_url",
-            ),
-            self.url,
+        binance, polygon, yahoo = "providers.binance", "providers.polygon", "providers.yahoo"
+        same = (
+            f"{binance}.rest_url",
+            f"{binance}.spot_rest_url",
+            f"{binance}.archive_url",
+            f"{polygon}.rest_url",
+            f"{yahoo}.rest_url",
         )
+        return dict.fromkeys(same, self.url) | {f"{yahoo}.cookie_url": f"{self.url}/fc"}
 
     def start(self) -> Sandbox:
         """Start the process and wait until it answers.
