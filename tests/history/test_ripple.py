@@ -162,3 +162,11 @@ def test_reached_rows() -> None:
     changed = pl.Series([2, 6]).cast(pl.Datetime("us", "UTC"))
     assert reached(rows, changed, 2).to_list() == [False, True, True, True, False, True, True, True]
     assert reached(rows, changed, 0).to_list() == [False, True, False, False, False, True, False, False]
+
+
+def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it(desk: Desk) -> None:
+    # Polars divides many rows by multiplying with the reciprocal, a single one by dividing: 5 of 6 fields told.
+    rows = [desk.candle(i, taker_buy_volume=None) for i in range(4)]
+    desk.offer(rows[:1], "binance")
+    desk.offer(rows[1:], "binance")
+    assert desk.table("candles", "DISTINCT quality_score", "1") == [((40 * (5 / 6) + 30 + 20 + 10) / 100,)]

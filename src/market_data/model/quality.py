@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
 
+import numpy as np
 import polars as pl
 
 from market_data.model.instrument import AssetClass
@@ -50,8 +51,10 @@ def completeness(rows: pl.DataFrame, expected: Sequence[str]) -> pl.Series:
     present = [pl.col(name).is_not_null().cast(pl.Int64) for name in expected if name in rows.columns]
     if not present:
         return pl.repeat(0.0, rows.height, eager=True).alias("data_completeness")
-    # Divided once: a sum of shares would miss 1 by a rounding.
-    return rows.select((pl.sum_horizontal(present) / len(expected)).alias("data_completeness")).to_series()
+    counts = rows.select(pl.sum_horizontal(present)).to_series().to_numpy()
+    # Divided once: a sum of shares would miss 1 by a rounding. By NumPy: Polars multiplies by the reciprocal instead,
+    # but not for a single row, so that a score would depend on the rows beside it.
+    return pl.Series("data_completeness", counts / len(expected))
 
 
 def freshness(latency_seconds: pl.Series, asset_class: AssetClass) -> pl.Series:
@@ -62,8 +65,9 @@ def freshness(latency_seconds: pl.Series, asset_class: AssetClass) -> pl.Series:
     as somebody wanted it is as fresh as one of this minute.
     """
     limits = FRESHNESS[asset_class]
-    share = (limits.stale - latency_seconds) / (limits.stale - limits.target)
-    return share.clip(0.0, 1.0).alias("freshness")
+    # Divided by NumPy, see `completeness`.
+    share = (limits.stale - latency_seconds.cast(pl.Float64).fill_null(np.nan).to_numpy()) / (limits.stale - limits.target)
+    return pl.Series("freshness", share, nan_to_null=True).clip(0.0, 1.0)
 
 
 def score(*, completeness: pl.Series, checks: pl.Series, features: pl.Series, freshness: pl.Series) -> pl.Series:
@@ -74,7 +78,8 @@ def score(*, completeness: pl.Series, checks: pl.Series, features: pl.Series, fr
         + FEATURES_PERCENT * features.fill_null(0.0)
         + FRESHNESS_PERCENT * freshness.fill_null(0.0)
     )
-    return (weighted / 100).alias("quality_score")
+    # Divided by NumPy, see `completeness`.
+    return pl.Series("quality_score", weighted.to_numpy() / 100)
 
 
 def status_name(*, lag: timedelta | None, quality_score: float | None, failed: bool) -> Status:

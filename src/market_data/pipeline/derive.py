@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from market_data.model import quality
 from market_data.model.dataset import UTC_MICROS
-from market_data.model.feature import Feature, evaluate
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Series
 from market_data.model.rule import Rule, Severity
 from market_data.model.session import grid, lookback_start
@@ -152,7 +153,8 @@ def _scores(
     checks: int,
 ) -> pl.DataFrame:
     share = _completeness(series, seen, observations)
-    passed = 1 - notes.list.len().cast(pl.Float64) / max(checks, 1)
+    # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
+    passed = pl.Series(1.0 - notes.list.len().to_numpy() / max(checks, 1))
     return pl.DataFrame(
         {
             "quality_score": quality.score(
@@ -173,8 +175,9 @@ def _completeness(series: Series, seen: pl.DataFrame, observations: Mapping[str,
     present = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int64) for name in plain)
     also = [(pl.col(name).is_not_null() & expected[name]).cast(pl.Int64) for name in expected.columns]
     # Divided once: a sum of shares would miss 1 by a rounding.
-    wanted = len(plain) + expected.select(pl.sum_horizontal(pl.all().cast(pl.Int64))).to_series()
-    return (seen.select(pl.sum_horizontal(present, *also)).to_series() / wanted).alias("data_completeness")
+    wanted = len(plain) + expected.select(pl.sum_horizontal(pl.all().cast(pl.Int64))).to_series().to_numpy()
+    found = seen.select(pl.sum_horizontal(present, *also)).to_series().to_numpy()
+    return pl.Series("data_completeness", found / wanted)
 
 
 def _feature_share(

@@ -111,8 +111,9 @@ def ingest(
 def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:
     """The rows with each fact's age when it was fetched, and its score."""
     first_possible = pl.max_horizontal("end", pl.lit(batch.requested_at).cast(UTC_MICROS))
-    age = (pl.lit(batch.fetched_at).cast(UTC_MICROS) - first_possible).dt.total_microseconds() / SECOND_MICROS
-    aged = rows.with_columns(data_age_seconds=pl.max_horizontal(age, pl.lit(0.0)))
+    late = (pl.lit(batch.fetched_at).cast(UTC_MICROS) - first_possible).dt.total_microseconds()
+    micros = rows.select(pl.max_horizontal(late, pl.lit(0))).to_series().to_numpy()
+    aged = rows.with_columns(data_age_seconds=pl.Series(micros / SECOND_MICROS, dtype=pl.Float64))
     return aged.with_columns(fact_score(batch.series, aged))
 
 
