@@ -48,6 +48,12 @@ def data_home() -> Path:
     return Path(tempfile.mkdtemp(dir=os.environ[SERVERS]))
 
 
+@pytest.fixture(scope="module")
+def module_home() -> Path:
+    """The same, for all tests of a module."""
+    return Path(tempfile.mkdtemp(dir=os.environ[SERVERS]))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedServer]:
     """The server of this test run, shared by the workers of pytest-xdist."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,7 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    home = tmp_path_factory.mktemp("home")
+def program(module_home: Path) -> Program:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +26,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
             text=True,
             check=False,
             timeout=120,
-            env={**kept, "HOME": str(home), "DATABASE_URL": "postgresql://nobody@192.0.2.1/live"},
+            env={**kept, "HOME": str(module_home), "DATABASE_URL": "postgresql://nobody@192.0.2.1/live"},
         )
 
     return run
