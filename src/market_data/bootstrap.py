@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, replace
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from market_data import features as feature_shelf
 from market_data import providers as provider_shelf
@@ -18,15 +18,28 @@ from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.model.rule import Rule
+from market_data.model.timeframe import Timeframe
+from market_data.pipeline.collect import Collector
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Enricher
+from market_data.pipeline.heal import Healer
+from market_data.pipeline.recompute import Recomputation
 from market_data.pipeline.status import Standings, quality_of
 from market_data.shelf import collect, collect_classes
 from market_data.storage.database import Database
 from market_data.storage.migrate import upgrade
 from market_data.storage.reader import Reader
 from market_data.storage.summaries import Summaries
+from market_data.storage.tracked import Tracked, tracked
 from market_data.transport.http import Http
+
+if TYPE_CHECKING:
+    from market_data.jobs.parts import Limits
+    from market_data.jobs.queue import Jobs
+    from market_data.jobs.schedule import Scheduler
+    from market_data.jobs.tasks import Workshop
+    from market_data.jobs.timetable import Timetable
+    from market_data.jobs.worker import Worker
 
 Result = TypeVar("Result")
 
@@ -69,10 +82,36 @@ class App:
     connections: Sequence[Http]
     loop: OwnLoop
     standings: Standings
+    collector: Collector
+    recomputation: Recomputation
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of asynchronous work, for doors that are not: all of it in one event loop."""
         return self.loop.runner().run(work)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The queue of jobs."""
+        from market_data.jobs.queue import Jobs
+
+        return Jobs(self.database, self.clock)
+
+    def tracked(self) -> list[Tracked]:
+        """The instruments that scheduled work covers, with their timeframes."""
+        return tracked(self.database, tracked_in(self.settings))
+
+    def scheduler(self) -> Scheduler:
+        """What queues jobs when they are due; does nothing before it is started."""
+        from market_data.jobs.schedule import Agenda, Scheduler
+
+        agenda = Agenda(self.database, self.enricher.providers, self.tracked)
+        return Scheduler(self.jobs, agenda, timetable(self.settings))
+
+    def worker(self) -> Worker:
+        """A worker, to be run in an event loop."""
+        from market_data.jobs.worker import Worker
+
+        return Worker(open_workshop(self), worker_limits(self.settings))
 
     async def disconnect(self) -> None:
         """Close the connections to all sources, in the event loop that used them; a later request opens new ones."""
@@ -153,6 +192,8 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             connections=tuple(connections),
             loop=loop,
             standings=Standings(database, settings.tracked),
+            collector=Collector(database, enricher.providers, shelves, clock),
+            recomputation=Recomputation(database, shelves, clock),
         )
         try:
             yield app
@@ -160,6 +201,76 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             # Whoever brought an event loop of their own closes the connections in it.
             if loop.used:
                 app.run(app.disconnect())
+
+
+def open_workshop(app: App) -> Workshop:
+    """What a worker works with: the app's pipelines, and the same at the pace of backfills."""
+    from market_data.jobs.pacing import paced
+    from market_data.jobs.tasks import Workshop
+
+    settings, patient = app.settings, paced(app.enricher.providers, app.settings.pipelines.backfill_requests_per_minute)
+    return Workshop(
+        database=app.database,
+        enricher=app.enricher,
+        collector=app.collector,
+        patient_enricher=replace(app.enricher, providers=patient),
+        patient_collector=replace(app.collector, providers=patient),
+        recomputation=app.recomputation,
+        healer=Healer(app.database, app.enricher.providers, app.shelves, app.clock),
+        providers=app.enricher.providers,
+        clock=app.clock,
+        retention=settings.database.retention.ages,
+        archive=settings.database.folder / "archive",
+        job_days=settings.jobs.keep_days,
+    )
+
+
+def worker_limits(settings: Settings) -> Limits:
+    """How a worker works, as the settings say."""
+    from market_data.jobs.parts import Limits
+
+    jobs = settings.jobs
+    return Limits(
+        concurrency=settings.pipelines.max_concurrent_symbols,
+        max_retries=settings.enrichment.max_retries,
+        retry_seconds=jobs.retry_seconds,
+        drain_seconds=jobs.drain_seconds,
+        heartbeat_seconds=jobs.heartbeat_seconds,
+        stalled_seconds=jobs.stalled_seconds,
+    )
+
+
+def timetable(settings: Settings) -> Timetable:
+    """When scheduled work runs, as the settings say."""
+    from market_data.jobs.timetable import Timetable
+
+    enrichment, pipelines, jobs = settings.enrichment, settings.pipelines, settings.jobs
+    return Timetable(
+        enriching=enrichment.enable_daily_enrichment,
+        daily_at=time(enrichment.enrichment_hour, enrichment.enrichment_minute),
+        crypto_minute=enrichment.crypto_minute,
+        after_close=timedelta(minutes=jobs.after_close_minutes),
+        reference_at=time(pipelines.backfill_hour, pipelines.backfill_minute),
+        heal_minute=jobs.heal_minute,
+        recompute_minute=jobs.recompute_minute,
+        reconcile_at=time(jobs.reconcile_hour),
+        retention_at=time(jobs.retention_hour, 15),
+    )
+
+
+def tracked_in(settings: Settings) -> dict[Instrument, tuple[Timeframe, ...]]:
+    """The instruments that the settings name, with their timeframes.
+
+    Raises:
+        UsageError: naming a timeframe that there is not.
+    """
+    timeframes = settings.instruments.timeframes
+    return {
+        Instrument(symbol, asset_class): Timeframe.parse_many(
+            timeframes.get(symbol) or timeframes.get(asset_class.value) or (Timeframe.D1.value,)
+        )
+        for asset_class, symbol in settings.tracked
+    }
 
 
 def open_database(settings: Settings) -> Database:

@@ -83,6 +83,8 @@ class InstrumentSettings(Section):
     """Providers per asset class, first asked first."""
     tracked: Mapping[AssetClass, Names]
     """Symbols per asset class that scheduled work covers, and whose asset class need not be given."""
+    timeframes: Mapping[str, Names]
+    """Timeframes of tracked symbols: by asset class, or by symbol where one differs."""
 
 
 class PipelineSettings(Section):
@@ -115,6 +117,31 @@ class EnrichmentSettings(Section):
     """How often a scheduled enrichment that failed is tried again."""
     crypto_minute: Minute
     """Minute of every hour at which crypto is enriched."""
+
+
+class JobSettings(Section):
+    """How workers work and when chores run."""
+
+    drain_seconds: Annotated[float, Field(ge=0)]
+    """How long work under way may take to stop at its next commit when the program is told to stop."""
+    retry_seconds: Annotated[float, Field(ge=0)]
+    """Wait before the first new try of a job whose source failed; every further one is twice as long."""
+    heartbeat_seconds: Annotated[float, Field(gt=0)]
+    """How often a worker says that it lives."""
+    stalled_seconds: Annotated[float, Field(gt=0)]
+    """Silence after which a worker counts as dead even though its connection stands."""
+    keep_days: Count
+    """Days for which jobs that are over are remembered."""
+    after_close_minutes: Annotated[int, Field(ge=0, le=720)]
+    """How long after an exchange's close its candles are fetched."""
+    heal_minute: Minute
+    """Minute of every hour at which gaps are asked for again."""
+    recompute_minute: Minute
+    """Minute of every hour at which features are renewed whose input or definition changed."""
+    reconcile_hour: Hour
+    """Hour (UTC) on Sundays at which the past week is compared with a second source."""
+    retention_hour: Hour
+    """Hour (UTC) of the daily retention."""
 
 
 class Freshness(Section):
@@ -186,6 +213,7 @@ class Settings(Section):
     instruments: InstrumentSettings
     pipelines: PipelineSettings
     enrichment: EnrichmentSettings
+    jobs: JobSettings
     quality: QualitySettings
     api: ApiSettings
     monitoring: MonitoringSettings

@@ -53,7 +53,9 @@ PLANS: Final = {
     "dividends": Plan(datasets=(DIVIDENDS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
     "splits": Plan(datasets=(SPLITS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
     "earnings": Plan(datasets=(EARNINGS,), days=1095, ahead=90, chunk=timedelta(days=1100)),
-    "options-iv": Plan(datasets=(OPTIONS,), days=30, chunk=timedelta(days=5), most_symbols=50, recent=timedelta(days=1)),
+    "options-iv": Plan(
+        datasets=(OPTIONS,), days=30, chunk=timedelta(days=5), most_symbols=50, recent=timedelta(days=1)
+    ),
     "news": Plan(
         datasets=(NEWS,), days=30, chunk=timedelta(days=10), asset_classes=frozenset(AssetClass),
         recent=timedelta(days=2),

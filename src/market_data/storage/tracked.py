@@ -25,7 +25,9 @@ class Tracked:
         return [Series(self.instrument, timeframe) for timeframe in self.timeframes]
 
 
-def track(database: Database, instruments: Iterable[Instrument], timeframes: Sequence[Timeframe], now: datetime) -> None:
+def track(
+    database: Database, instruments: Iterable[Instrument], timeframes: Sequence[Timeframe], now: datetime
+) -> None:
     """Track instruments with these timeframes from now on; earlier ones of theirs are replaced."""
     _write(database, instruments, timeframes, now, active=True)
 
@@ -48,7 +50,12 @@ def tracked(database: Database, settings: Mapping[Instrument, tuple[Timeframe, .
 
 
 def _write(
-    database: Database, instruments: Iterable[Instrument], timeframes: Sequence[Timeframe], now: datetime, *, active: bool
+    database: Database,
+    instruments: Iterable[Instrument],
+    timeframes: Sequence[Timeframe],
+    now: datetime,
+    *,
+    active: bool,
 ) -> None:
     with database.transaction() as connection:
         for instrument in instruments:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.job import JobState, Kind, PartState, Status, Task
 from market_data.model.timeframe import Timeframe
 from market_data.storage.database import Connection, Database
@@ -31,9 +31,7 @@ def insert_job(
     )
 
 
-def insert_parts(
-    connection: Connection, job_id: UUID, parts: Sequence[tuple[UUID, int, Task]], now: datetime
-) -> None:
+def insert_parts(connection: Connection, job_id: UUID, parts: Sequence[tuple[UUID, int, Task]], now: datetime) -> None:
     """Note the parts of a job as (run, number in the queue, task), and the backfills among them as pending."""
     rows = [
         (
@@ -98,7 +96,7 @@ def note_progress(connection: Connection, run_id: UUID, done: int, expected: int
     connection.execute("UPDATE job_parts SET done = %s, expected = %s WHERE run_id = %s", [done, expected, run_id])
 
 
-def note_dataset_progress(connection: Connection, task: Task, run_id: UUID, until: datetime, now: datetime) -> None:
+def note_dataset_progress(connection: Connection, run_id: UUID, until: datetime, now: datetime) -> None:
     """How far the backfill of a dataset other than candles has come; candles note it with their rows."""
     connection.execute(
         "UPDATE backfill_state SET last_successful_date = %s, updated_at = %s WHERE backfill_job_id = %s",
@@ -136,7 +134,8 @@ def end_part(
     found = dict(counts) if counts is not None else fetched_counts(connection, run_id)
     connection.execute(
         "UPDATE job_parts SET status = %s, finished_at = %s, counts = %s, sources = %s, quality_score = %s, gaps = %s, "
-        "notes = %s, error = %s, attempts = attempts + %s, done = CASE WHEN %s = 'completed' THEN expected ELSE done END "
+        "notes = %s, error = %s, attempts = attempts + %s, "
+        "done = CASE WHEN %s = 'completed' THEN expected ELSE done END "
         "WHERE run_id = %s AND status IN ('queued', 'in_progress')",
         [status.value, now, Jsonb(found), list(sources), quality_score, gaps, list(notes), error,
          int(status is not Status.CANCELLED), status.value, run_id],
@@ -175,6 +174,49 @@ def cancel_parts(connection: Connection, job_id: UUID, now: datetime) -> list[in
     return [queue_id for (queue_id,) in unfinished]
 
 
+def cancel_abandoned(connection: Connection, now: datetime) -> int:
+    """Close parts that the queue will never bring back: told to stop, but their worker died first."""
+    return connection.execute(
+        "UPDATE job_parts p SET status = 'cancelled', finished_at = %s, error = 'its worker died as it ended' "
+        "FROM procrastinate_jobs q WHERE q.id = p.queue_id AND p.status IN ('queued', 'in_progress') "
+        "AND q.status NOT IN ('todo', 'doing')",
+        [now],
+    ).rowcount
+
+
+def mean_quality(database: Database, series: Series, start: datetime | None, end: datetime | None) -> float | None:
+    """Average quality score of the stored candles of a range, None when there are none."""
+    rows = database.rows(
+        "SELECT avg(quality_score) AS score FROM market_data_v2 WHERE symbol = %s AND asset_class = %s "
+        "AND timeframe = %s AND timestamp >= coalesce(%s::timestamptz, '-infinity') "
+        "AND timestamp < coalesce(%s::timestamptz, 'infinity')",
+        [*series.key, start, end],
+    )
+    score: float | None = rows[0]["score"]
+    return score
+
+
+def reached(database: Database, run_id: UUID) -> datetime | None:
+    """Up to where the rows of a run are committed; None when none are."""
+    rows = database.rows("SELECT last_successful_date AS at FROM backfill_state WHERE backfill_job_id = %s", [run_id])
+    moment: datetime | None = rows[0]["at"] if rows else None
+    return moment
+
+
+def forget_jobs(connection: Connection, before: datetime) -> int:
+    """Delete jobs that were over by then, and what the queue remembers of them; returns how many."""
+    over = (
+        "j.created_at < %s AND NOT EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id "
+        "AND (p.status IN ('queued', 'in_progress') OR p.finished_at >= %s))"
+    )
+    connection.execute(
+        f"DELETE FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing') AND id IN "
+        f"(SELECT p.queue_id FROM job_parts p JOIN jobs j ON j.id = p.job_id WHERE {over})",
+        [before, before],
+    )
+    return connection.execute(f"DELETE FROM jobs j WHERE {over}", [before, before]).rowcount
+
+
 def read_jobs(
     database: Database, where: str = "true", parameters: Sequence[Any] = (), *, limit: int = 50
 ) -> list[JobState]:
@@ -198,8 +240,8 @@ def read_jobs(
 def pace(database: Database) -> float | None:
     """Rows per second of the parts that ended last; None when there is nothing to go by."""
     rows = database.rows(
-        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace FROM (SELECT finished_at - started_at AS spent, "
-        "(SELECT sum(value::bigint) FROM jsonb_each_text(counts)) AS rows FROM job_parts "
+        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace "
+        "FROM (SELECT finished_at - started_at AS spent, (SELECT sum(value::bigint) FROM jsonb_each_text(counts)) AS rows FROM job_parts "
         "WHERE finished_at IS NOT NULL AND status = 'completed' AND kind IN ('enrich', 'backfill') "
         "ORDER BY finished_at DESC LIMIT 50) recent"
     )
@@ -210,7 +252,8 @@ def pace(database: Database) -> float | None:
 def queue_depth(database: Database) -> dict[str, int]:
     """Parts that wait or are worked on, by kind."""
     rows = database.rows(
-        "SELECT kind, count(*) AS parts FROM job_parts WHERE status IN ('queued', 'in_progress') GROUP BY kind ORDER BY kind"
+        "SELECT kind, count(*) AS parts FROM job_parts WHERE status IN ('queued', 'in_progress') "
+        "GROUP BY kind ORDER BY kind"
     )
     return {row["kind"]: row["parts"] for row in rows}
 

@@ -1,0 +1,209 @@
+"""What each kind of job does: one function per kind, from a task to what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from market_data.jobs.datasets import plan_of
+from market_data.jobs.wanted import unasked, uncollected
+from market_data.model.dataset import CANDLES, DATASETS
+from market_data.model.errors import MarketDataError, Stopped
+from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
+from market_data.model.provider import Provider
+from market_data.model.timeframe import TimeRange
+from market_data.pipeline.reconcile import reconcile
+from market_data.storage import work
+from market_data.storage.growth import prune
+
+if TYPE_CHECKING:
+    from market_data.pipeline.collect import Collector
+    from market_data.pipeline.enrich import Enricher, Progress
+    from market_data.pipeline.heal import Healer
+    from market_data.pipeline.recompute import Recomputation
+    from market_data.storage.database import Database
+
+RECONCILED: Final = timedelta(days=7)
+STOPPED: Final = "stopped; what was committed is kept"
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a task; `counts` None: those of the fetch log."""
+
+    error: MarketDataError | None = None
+    counts: Mapping[str, int] | None = None
+    sources: Sequence[str] = ()
+    quality_score: float | None = None
+    gaps: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Watch:
+    """Hands on how far a task has come, and stops it at its next commit once it was told to."""
+
+    def __init__(self, report: Callable[[int, int], None]) -> None:
+        self.stopping = False
+        self._report = report
+
+    def step(self, done: int, expected: int) -> None:
+        """After every commit.
+
+        Raises:
+            Stopped: when the task was told to stop.
+        """
+        self._report(done, expected)
+        if self.stopping:
+            raise Stopped(STOPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What the tasks work with; `patient_enricher` and `patient_collector` keep to the pace of backfills."""
+
+    database: Database
+    enricher: Enricher
+    collector: Collector
+    patient_enricher: Enricher
+    patient_collector: Collector
+    recomputation: Recomputation
+    healer: Healer
+    providers: Mapping[AssetClass, Sequence[Provider]]
+    clock: Callable[[], datetime]
+    retention: Mapping[str, timedelta]
+    archive: Path
+    job_days: int
+
+    async def perform(self, part: PartState, watch: Watch) -> Result:
+        """Do a task; failures of sources are in the result, those of the database are raised.
+
+        Raises:
+            StorageError, DatabaseUnavailable, TransientError: what was committed stays.
+        """
+        kind, task = part.task.kind, part.task
+        if kind in (Kind.ENRICH, Kind.BACKFILL):
+            if task.dataset == CANDLES_NAME:
+                return await self._candles(part, watch)
+            return await self._dataset(part, watch)
+        if kind is Kind.HEAL:
+            return await self._heal(task)
+        if kind is Kind.RECONCILE:
+            return await self._reconcile(task)
+        if kind is Kind.RECOMPUTE:
+            return await asyncio.to_thread(self._recompute, watch)
+        return await asyncio.to_thread(self._retain)
+
+    async def _candles(self, part: PartState, watch: Watch) -> Result:
+        task, series = part.task, _series(part.task)
+        start, end = task.start, task.end
+        if task.kind is Kind.BACKFILL:
+            assert start is not None
+            now = self.clock()
+            left = await asyncio.to_thread(unasked, self.database, series, TimeRange(start, min(end or now, now)), now)
+            if left is None:
+                return Result(quality_score=await asyncio.to_thread(self._quality, series, start, end))
+            start, end = left.start, left.end
+        elif start is not None and part.attempts + bool(part.done):
+            start = await asyncio.to_thread(work.reached, self.database, part.run_id) or start
+            if end is not None and start >= end:
+                return Result(quality_score=await asyncio.to_thread(self._quality, series, task.start, end))
+
+        def step(progress: Progress) -> None:
+            watch.step(progress.done, progress.expected)
+
+        first = start
+        enricher = self.patient_enricher if task.kind is Kind.BACKFILL else self.enricher
+        (report,) = await enricher.enrich([series.instrument], [series.timeframe], start, end, step, part.run_id)
+        return Result(
+            error=report.error,
+            sources=report.sources,
+            quality_score=await asyncio.to_thread(
+                self._quality, series, report.span.start if report.span else start, end
+            ),
+            gaps=report.gaps if report.error is None else None,
+            notes=report.notes,
+        )
+
+    async def _dataset(self, part: PartState, watch: Watch) -> Result:
+        task, dataset, instrument = part.task, DATASETS[str(part.task.dataset)], _instrument(part.task)
+        plan, now = plan_of(dataset.name), self.clock()
+        ahead = now + timedelta(days=plan.ahead)
+        span: TimeRange | None = TimeRange(task.start or now - plan.recent, task.end or ahead)
+        assert span is not None
+        backfill, whole = task.kind is Kind.BACKFILL, span
+        if backfill:
+            span = await asyncio.to_thread(uncollected, self.database, dataset, instrument, span)
+        result = Result()
+        collector = self.patient_collector if backfill else self.collector
+        for chunk in span.split(plan.chunk) if span else ():
+            collected = await collector.collect(dataset, instrument, chunk, run_id=part.run_id)
+            result.sources = list(dict.fromkeys([*result.sources, *collected.sources]))
+            result.notes += [note for note in collected.notes if note not in result.notes]
+            if collected.error is not None:
+                result.error = collected.error
+                return result
+            if backfill:
+                await asyncio.to_thread(self._note, part.run_id, chunk.end)
+            days = (chunk.end - whole.start).days
+            await asyncio.to_thread(watch.step, days, (whole.end - whole.start).days)
+        return result
+
+    async def _heal(self, task: Task) -> Result:
+        result = Result(counts={})
+        for healed in await self.healer.heal(task.series):
+            result.counts = {"inserted": healed.filled}
+            result.sources, result.gaps = healed.sources, healed.missing
+            result.notes += healed.notes
+        return result
+
+    async def _reconcile(self, task: Task) -> Result:
+        series, now = _series(task), self.clock()
+        span = TimeRange(task.start or now - RECONCILED, task.end or now)
+        able = [p for p in self.providers.get(series.asset_class, ())
+                if not p.ready and p.capability(CANDLES, series.instrument, series.timeframe)]  # fmt: skip
+        if len(able) < 2:
+            return Result(counts={}, notes=["no second source to compare with"])
+        try:
+            found = await reconcile(self.database, able[1], able[1].name, series, span, now)
+        except MarketDataError as error:
+            return Result(error=error, counts={})
+        return Result(counts={}, sources=[found.against], notes=[f"{found.both} compared, {found.beyond} disagree"])
+
+    def _recompute(self, watch: Watch) -> Result:
+        done = changed = 0
+        self.recomputation.note_stale()
+        for renewed in self.recomputation.run():
+            done, changed = done + renewed.candles, changed + renewed.changed
+            watch.step(done, done + renewed.remaining)
+        return Result(counts={"updated": changed, "unchanged": done - changed})
+
+    def _retain(self) -> Result:
+        now = self.clock()
+        pruned = prune(self.database, self.retention, self.archive, now)
+        with self.database.transaction() as connection:
+            forgotten = work.forget_jobs(connection, now - timedelta(days=self.job_days))
+        notes = [f"dropped {name}" for name in pruned.dropped] + [f"archived {path.name}" for path in pruned.archived]
+        return Result(counts={}, notes=[*notes, f"forgot {forgotten} jobs"])
+
+    def _quality(self, series: Series, start: datetime | None, end: datetime | None) -> float | None:
+        return work.mean_quality(self.database, series, start, end)
+
+    def _note(self, run_id: UUID, until: datetime) -> None:
+        with self.database.transaction() as connection:
+            work.note_dataset_progress(connection, run_id, until, self.clock())
+
+
+def _series(task: Task) -> Series:
+    assert task.series is not None, f"{task.kind} needs a series"
+    return task.series
+
+
+def _instrument(task: Task) -> Instrument:
+    assert task.instrument is not None, f"{task.kind} needs an instrument"
+    return task.instrument

@@ -1,0 +1,48 @@
+"""What is left to do of a backfill: the part of its range that nobody asked a source for yet."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+
+from market_data.model.dataset import Dataset
+from market_data.model.instrument import Instrument, Series
+from market_data.model.session import grid
+from market_data.model.timeframe import TimeRange, from_micros, to_micros
+from market_data.storage.coverage import stretches
+from market_data.storage.database import Database
+
+
+def unasked(database: Database, series: Series, span: TimeRange, now: datetime) -> TimeRange | None:
+    """From the first to the last closed candle of a span that the ledger says nothing of; None when it knows all.
+
+    What the ledger calls missing was asked for: healing tries again, at its own pace.
+    """
+    expected = grid(series.asset_class, series.timeframe, span).closed_by(now)
+    with database.transaction() as connection:
+        known = stretches(connection, series, span)
+    unknown = np.ones(len(expected), dtype=bool)
+    for stretch in known:
+        unknown &= (expected.opens < to_micros(stretch.start)) | (expected.opens >= to_micros(stretch.end))
+    left = expected.opens[unknown]
+    if not len(left):
+        return None
+    return TimeRange(from_micros(left[0]), min(from_micros(left[-1]) + series.timeframe.duration, span.end))
+
+
+def uncollected(database: Database, dataset: Dataset, instrument: Instrument, span: TimeRange) -> TimeRange | None:
+    """The part of a span that no backfill of a dataset has been through; None when all of it was."""
+    rows = database.rows(
+        "SELECT start_date, last_successful_date FROM backfill_state WHERE symbol = %s AND asset_class = %s "
+        "AND dataset = %s AND timeframe IS NULL AND last_successful_date > start_date ORDER BY start_date",
+        (instrument.symbol, instrument.asset_class.value, dataset.name),
+    )
+    start, end = span.start, span.end
+    for row in rows:
+        if row["start_date"] <= start:
+            start = max(start, row["last_successful_date"])
+    for row in reversed(rows):
+        if row["last_successful_date"] >= end:
+            end = min(end, row["start_date"])
+    return TimeRange(start, end) if start < end else None

@@ -1,0 +1,212 @@
+"""A worker: takes parts of jobs from the queue and does them, until told to stop; any number may share a database.
+
+Killed at any moment it loses nothing: what it worked on is found by the others, or by the next one started, and done
+again from its last commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import psycopg
+import psycopg_pool
+import structlog
+from procrastinate import App as Queue
+from procrastinate import PsycopgConnector
+from procrastinate.exceptions import ConnectorException
+from procrastinate.job_context import JobContext
+from procrastinate.worker import Worker as QueueWorker
+
+from market_data.jobs.parts import Limits, PartRunner, RetryAsTold
+from market_data.jobs.queue import QUEUE, queue_name
+from market_data.jobs.tasks import Workshop
+from market_data.model.errors import DatabaseUnavailable, MarketDataError
+from market_data.model.job import Kind
+from market_data.storage import work
+
+log = structlog.get_logger()
+
+# First of the two numbers of the advisory lock that a live worker holds; the second is its own number.
+ALIVE_LOCK: Final = 731_045
+POOL_SIZE: Final = 4
+POLL_SECONDS: Final = 5.0
+PROGRESS_SECONDS: Final = 1.0
+SWEEP_SECONDS: Final = 2.0
+RECONNECT_SECONDS: Final = 0.5
+OPEN_SECONDS: Final = 10.0
+_LOST: Final = (ConnectorException, psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, OSError,
+                DatabaseUnavailable)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a look for the dead found."""
+
+    requeued: int
+    cancelled: int
+
+
+class Worker:
+    """One worker; `run` in an event loop, `stop` from anywhere in the same loop.
+
+    Args:
+        workshop: what the tasks work with.
+        limits: how many parts at once, how long to drain, when another worker counts as dead.
+    """
+
+    def __init__(self, workshop: Workshop, limits: Limits) -> None:
+        self._workshop = workshop
+        self._database = workshop.database
+        self._limits = limits
+        self._runner = PartRunner(workshop, limits)
+        self._stopping = False
+        self._woken = asyncio.Event()
+        self._current: QueueWorker | None = None
+        # It would tell what we tell ourselves, in other words and with tracebacks.
+        logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
+
+    async def run(self, *, wait: bool = True) -> None:
+        """Work until `stop`, or without `wait` until the queue is empty; outlives restarts of the database."""
+        while not self._stopping:
+            try:
+                async with self._opened() as queue:
+                    await self._work(queue, wait=wait)
+                if not wait and not await asyncio.to_thread(self._left):
+                    return
+            except _LOST as error:
+                log.warning("queue_unreachable", error=str(error))
+            if not self._stopping:
+                await self._pause(RECONNECT_SECONDS)
+
+    def stop(self) -> None:
+        """Take nothing new; what is being worked on stops at its next commit and goes back into the queue."""
+        self._stopping = True
+        self._runner.stop()
+        self._woken.set()
+        if self._current is not None:
+            self._current.stop()  # type: ignore[no-untyped-call]  # Procrastinate leaves it out
+
+    async def _work(self, queue: Queue, *, wait: bool) -> None:
+        limits = self._limits
+        worker = self._current = QueueWorker(
+            queue,
+            queues=[QUEUE],
+            concurrency=limits.concurrency,
+            wait=wait,
+            fetch_job_polling_interval=POLL_SECONDS,
+            abort_job_polling_interval=POLL_SECONDS,
+            shutdown_graceful_timeout=limits.drain_seconds,
+            install_signal_handlers=False,
+            update_heartbeat_interval=limits.heartbeat_seconds,
+            stalled_worker_timeout=limits.stalled_seconds,
+        )
+        chores = [asyncio.create_task(chore(worker)) for chore in (self._show_life, self._sweep, self._flush)]
+        try:
+            if self._stopping:
+                return
+            await worker.run()  # type: ignore[no-untyped-call]
+        finally:
+            self._current = None
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await asyncio.to_thread(self._runner.flush)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Queue]:
+        connector = PsycopgConnector(
+            conninfo=self._conninfo,
+            min_size=1,
+            max_size=POOL_SIZE,
+            timeout=OPEN_SECONDS,
+            kwargs={"autocommit": True, "application_name": "market-data worker"},
+        )
+        queue = Queue(connector=connector)
+        for kind in Kind:
+            queue.task(name=queue_name(kind), queue=QUEUE, pass_context=True, retry=RetryAsTold())(self._perform)
+        async with queue.open_async():
+            yield queue
+
+    async def _perform(self, context: JobContext, job_id: str, number: int) -> None:
+        await self._runner.run(context, UUID(job_id), number)
+
+    async def _conninfo(self) -> str:
+        return await asyncio.to_thread(self._database.conninfo)
+
+    async def _show_life(self, worker: QueueWorker) -> None:
+        """Hold a lock that ends with this process, so that others know at once when it was killed."""
+        while worker.worker_id is None:  # noqa: ASYNC110  # Procrastinate tells nobody when it has one
+            await asyncio.sleep(0.01)
+        try:
+            async with await psycopg.AsyncConnection.connect(await self._conninfo(), autocommit=True) as connection:
+                await connection.execute("SELECT pg_advisory_lock(%s, %s)", [ALIVE_LOCK, worker.worker_id])
+                while True:
+                    await asyncio.sleep(self._limits.heartbeat_seconds)
+                    await connection.execute("SELECT 1")
+        except (psycopg.Error, DatabaseUnavailable) as error:
+            log.warning("worker_restarts", error=str(error))
+            worker.stop()  # type: ignore[no-untyped-call]
+
+    async def _sweep(self, worker: QueueWorker) -> None:
+        """Put back what dead workers left, again and again."""
+        while True:
+            own = worker.worker_id
+            if own is not None:
+                try:
+                    found = await asyncio.to_thread(self._requeue_dead, own)
+                except MarketDataError as error:
+                    log.warning("sweep_failed", error=str(error))
+                else:
+                    if found.requeued or found.cancelled:
+                        log.warning("parts_of_dead_workers", requeued=found.requeued, cancelled=found.cancelled)
+                        worker._new_job_event.set()  # noqa: SLF001  # what was put back notifies nobody
+            await asyncio.sleep(SWEEP_SECONDS if own is not None else 0.01)
+
+    def _requeue_dead(self, own: int) -> Sweep:
+        with self._database.transaction() as connection:
+            parameters = {
+                "own": own,
+                "alive": ALIVE_LOCK,
+                "stalled": self._limits.stalled_seconds,
+                "grace": self._limits.heartbeat_seconds,
+            }
+            connection.execute(_BURY, parameters)
+            requeued = connection.execute(_REQUEUE).rowcount
+            return Sweep(requeued, work.cancel_abandoned(connection, self._workshop.clock()))
+
+    async def _flush(self, _worker: QueueWorker) -> None:
+        """Note progress now and then rather than at every commit."""
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            await asyncio.to_thread(self._runner.flush)
+
+    def _left(self) -> int:
+        rows = self._database.rows("SELECT count(*) AS parts FROM procrastinate_jobs WHERE status IN ('todo', 'doing')")
+        return int(rows[0]["parts"])
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._woken.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+# Dead is who was silent for long, or holds no lock; a worker that only just registered may not hold it yet.
+_BURY: Final = """
+DELETE FROM procrastinate_workers w WHERE w.id <> %(own)s AND (
+    w.last_heartbeat < now() - make_interval(secs => %(stalled)s)
+    OR w.last_heartbeat < now() - make_interval(secs => %(grace)s) AND NOT EXISTS (
+        SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(alive)s AND l.objid = w.id AND l.granted
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
+"""
+_REQUEUE: Final = """
+SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL) FROM (
+    SELECT id FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL FOR UPDATE SKIP LOCKED
+) abandoned
+"""

@@ -1,0 +1,32 @@
+"""Small facts about the whole system, by name: values of `system_state`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from market_data.storage.database import Connection
+
+
+def read_state(connection: Connection, key: str, *, lock: bool = False) -> dict[str, Any]:
+    """The value of a key, empty when there is none.
+
+    Args:
+        lock: let others who lock it wait until the transaction ends, also when there is no value yet.
+    """
+    if lock:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 2))", [f"state {key}"])
+    row = connection.execute("SELECT value FROM system_state WHERE key = %s", [key]).fetchone()
+    return dict(row[0]) if row else {}
+
+
+def write_state(connection: Connection, key: str, value: Mapping[str, Any], now: datetime) -> None:
+    """Replace the value of a key."""
+    connection.execute(
+        "INSERT INTO system_state (key, value, updated_at) VALUES (%s, %s, %s) "
+        "ON CONFLICT (key) DO UPDATE SET (value, updated_at) = (excluded.value, excluded.updated_at)",
+        [key, Jsonb(dict(value)), now],
+    )
