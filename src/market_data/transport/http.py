@@ -31,6 +31,8 @@ class Dialect:
     """(used, allowed) of the source's own limit as its headers tell, None when they do not."""
     browser: bool = False
     """Whether the source refuses clients without a browser's fingerprint."""
+    takes_redirects: bool = False
+    """Whether a redirect is an answer; followed they are never."""
 
 
 class Http:
@@ -134,7 +136,7 @@ class Http:
                 # Everybody waits, not only the one who was told.
                 limit.pause(min(error.retry_after or 1.0, self.settings.deadline_seconds))
             raise error
-        if 300 <= response.status < 400:
+        if 300 <= response.status < 400 and not dialect.takes_redirects:
             raise ProviderUnavailable(
                 f"{self.name} redirected to {httpx.URL(response.headers.get('location', '')).host}"
             )

@@ -79,6 +79,7 @@ ERRORS = [
     (httpx.Response(502, html="<html></html>"), errors.ProviderUnavailable),
     (httpx.Response(200, html="<html>Will be right back...</html>"), errors.ProviderUnavailable),
 ]
+INVALID_CRUMB = {"finance": {"error": {"code": "Unauthorized", "description": "Invalid Crumb"}}}
 META = '"meta":{"symbol":"AAPL","currency":"USD","exchangeTimezoneName":"America/New_York","dataGranularity":"1h"}'
 GARBAGE = [
     b"",
@@ -110,6 +111,10 @@ class Source:
         self.requests: list[httpx.Request] = []
         self.override: httpx.Response | None = None
         self.now = NOW
+        # Bodies of other paths, and the crumb they want, with the cookie.
+        self.bodies: dict[str, object] = {}
+        self.crumb = "a.b/c"
+        self.dividends: list[tuple[datetime, float]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -117,6 +122,17 @@ class Source:
             return self.answer({"quotes": found(request.url.params["q"]), "news": []})
         if request.url.path.startswith("/v8/finance/chart/"):
             return self.override or self.chart(request.url.path.rsplit("/", 1)[1], request.url.params)
+        if request.url.host == "fc.yahoo.com":
+            cookie = {"Set-Cookie": "A3=d=x; Domain=.yahoo.com; Path=/"}
+            return httpx.Response(302, headers=cookie | {"Location": "https://www.yahoo.com"})
+        if "A3=d=x" not in request.headers.get("Cookie", ""):
+            return httpx.Response(401, json=INVALID_CRUMB)
+        if request.url.path == "/v1/test/getcrumb":
+            return httpx.Response(200, text=self.crumb)
+        if request.url.params.get("crumb") != self.crumb:
+            return httpx.Response(401, json=INVALID_CRUMB)
+        if request.url.path in self.bodies:
+            return self.answer(self.bodies[request.url.path])
         return error(404, "Not Found", "no such path")
 
     def answer(self, body: object) -> httpx.Response:
@@ -158,9 +174,16 @@ class Source:
         }
         if times:
             result["timestamp"] = [int(moment.timestamp()) for moment in times]
+        paid = {
+            str(int(moment.timestamp())): {"amount": amount, "date": int(moment.timestamp())}
+            for moment, amount in self.dividends
+            if begin <= moment < end
+        }
+        if paid:
+            result["events"] = {"dividends": paid}
         if not crypto and begin <= SPLIT < end:
             event = {"date": int(SPLIT.timestamp()), "numerator": 2, "denominator": 1, "splitRatio": "2:1"}
-            result["events"] = {"splits": {str(event["date"]): event}}
+            result["events"] = {"dividends": paid, "splits": {str(event["date"]): event}}
         return self.answer({"chart": {"result": [result], "error": None}})
 
 

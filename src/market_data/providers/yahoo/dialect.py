@@ -58,5 +58,11 @@ def _description(response: Response) -> str:
         return response.excerpt()
 
 
-BROWSER = Dialect(classify=classify, browser=True)
-PLAIN = Dialect(classify=classify)
+def dialect(*, browser: bool) -> Dialect:
+    """How data is asked for; `browser` where the source wants to see one."""
+    return Dialect(classify=classify, browser=browser)
+
+
+def any_answer(*, browser: bool) -> Dialect:
+    """How the cookie is asked for: it comes with any answer."""
+    return Dialect(classify=lambda _: None, browser=browser, takes_redirects=True)

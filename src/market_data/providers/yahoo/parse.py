@@ -38,6 +38,15 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Payment:
+    """A dividend per share of today: divided by the ratios of all later splits. Paid to holders before `moment`."""
+
+    moment: datetime
+    amount: Decimal
+    currency: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """One chart answer: rows in the CANDLES schema without holes, split-adjusted, by Yahoo's own time stamps."""
 
@@ -48,6 +57,7 @@ class Chart:
     granularity: str
     rows: pl.DataFrame
     splits: tuple[Split, ...]
+    payments: tuple[Payment, ...]
 
 
 def parse_chart(body: bytes) -> Chart | None:
@@ -63,7 +73,7 @@ def parse_chart(body: bytes) -> Chart | None:
             _check_nothing(chart["error"])
             return None
         (result,) = chart["result"]
-        meta = result["meta"]
+        meta, events = result["meta"], result.get("events", {})
         return Chart(
             symbol=meta["symbol"],
             currency=meta.get("currency"),
@@ -71,7 +81,8 @@ def parse_chart(body: bytes) -> Chart | None:
             price_hint=int(meta.get("priceHint", 2)),
             granularity=_granularity(meta["dataGranularity"]),
             rows=_rows(result),
-            splits=tuple(_split(event) for event in result.get("events", {}).get("splits", {}).values()),
+            splits=tuple(_split(event) for event in events.get("splits", {}).values()),
+            payments=tuple(_payment(event, meta) for event in events.get("dividends", {}).values()),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, ZoneInfoNotFoundError) as error:
         raise MalformedPayload(f"the chart is not as promised ({error!r}): {str(answer)[:200]}") from None
@@ -108,8 +119,25 @@ def _split(event: dict[str, Any]) -> Split:
     return split
 
 
+def _payment(event: dict[str, Any], meta: dict[str, Any]) -> Payment:
+    moment = datetime.fromtimestamp(int(event["date"]), UTC)
+    return Payment(moment, Decimal(event["amount"]), event.get("currency", meta.get("currency")))
+
+
 def _granularity(name: str) -> str:
     return SAME_GRANULARITY.get(name, name)
+
+
+def find_quotes(answer: Any, name: str) -> list[dict[str, Any]]:
+    """One of the lists in the answer to a search.
+
+    Raises:
+        MalformedPayload: when it is not there.
+    """
+    rows = answer.get(name) if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MalformedPayload(f"the search holds no list of {name}: {str(answer)[:200]}")
+    return rows
 
 
 def find_listing(instrument: Instrument, body: bytes) -> Listing:
@@ -122,15 +150,11 @@ def find_listing(instrument: Instrument, body: bytes) -> Listing:
         UnknownInstrument: when it is not there.
         MalformedPayload: when the answer is not as promised.
     """
-    answer = load_json(body)
-    try:
-        for quote in answer["quotes"]:
-            # Some answers are companies without a symbol.
-            symbol = quote.get("symbol", "")
-            if quote.get("quoteType") in QUOTE_TYPES[instrument.asset_class] and _is_it(instrument, symbol):
-                return Listing(instrument, "yahoo", symbol, quote.get("exchange"))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MalformedPayload(f"the search is not as promised ({error!r}): {str(answer)[:200]}") from None
+    for quote in find_quotes(load_json(body), "quotes"):
+        # Some answers are companies without a symbol.
+        symbol = str(quote.get("symbol", ""))
+        if quote.get("quoteType") in QUOTE_TYPES[instrument.asset_class] and _is_it(instrument, symbol):
+            return Listing(instrument, "yahoo", symbol, quote.get("exchange"))
     raise UnknownInstrument(f"yahoo does not list {instrument}")
 
 

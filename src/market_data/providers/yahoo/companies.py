@@ -1,0 +1,234 @@
+"""Yahoo on companies: dividends and splits from the chart's events, earnings, the option chain, news."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from urllib.parse import quote
+
+from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, SPLITS
+from market_data.model.errors import MalformedPayload, UnsupportedRequest
+from market_data.model.instrument import Listing
+from market_data.model.provider import Page
+from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
+from market_data.providers.yahoo.client import DAY, Client
+from market_data.providers.yahoo.parse import Chart, find_quotes
+from market_data.providers.yahoo.repair import NOTE_UNADJUSTED
+from market_data.transport.payload import load_json, rows_frame
+
+# A chain is of its moment; a range that ended longer ago is not what it speaks of.
+PRESENT: Final = timedelta(days=1)
+# What stands for "none" where a volatility should be.
+LOWEST_VOLATILITY: Final = 1e-4
+NEWS_COUNT = 50
+SMALLEST: Final = Decimal(1).scaleb(-18)
+
+
+async def dividends(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Dividends as declared, whose ex-date lies in `span`: the splits after it are taken back."""
+    response, chart = await client.chart(listing, Timeframe.D1, span.start, max(span.end, now))
+    if chart is not None:
+        rows = [row for row in _dividends(chart) if _inside(row["ex_date"], span)]
+        yield client.page(rows_frame(DIVIDENDS, rows), response)
+
+
+async def splits(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """Splits that took effect in `span`."""
+    response, chart = await client.chart(listing, Timeframe.D1, span.start, min(span.end, now + DAY))
+    if chart is not None:
+        rows = [
+            {"execution_date": day, "split_from": split.denominator, "split_to": split.numerator}
+            for split in sorted(chart.splits, key=lambda each: each.moment)
+            if _inside(day := split.moment.astimezone(chart.zone).date(), span)
+        ]
+        yield client.page(rows_frame(SPLITS, rows), response)
+
+
+async def earnings(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """The last four quarters and the one expected next, as far as they ended or are reported in `span`."""
+    del now
+    path = f"/v10/finance/quoteSummary/{quote(listing.raw_symbol, safe='')}"
+    modules = "earningsHistory,earnings,calendarEvents"
+    response, answer = await client.get_with_crumb(path, modules=modules, formatted="false")
+    frame = rows_frame(EARNINGS, [row for row in parse_earnings(answer) if _concerns(row, span)])
+    yield client.page(frame, response)
+
+
+async def options(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """The chain as it is now, an expiration a page.
+
+    Raises:
+        UnsupportedRequest: for a range in the past: there are no chains of it.
+    """
+    if span.end < now - PRESENT:
+        raise UnsupportedRequest("yahoo has option chains of the present only")
+    path = f"/v7/finance/options/{quote(listing.raw_symbol, safe='')}"
+    response, answer = await client.get_with_crumb(path)
+    moment = min(now, response.server_time or response.fetched_at)
+    first, expirations = parse_options(answer, moment)
+    yield client.page(rows_frame(OPTIONS, first, required=("contract", "expiration", "strike")), response)
+    for expiration in expirations[1:]:
+        response, answer = await client.get_with_crumb(path, date=expiration)
+        rows, _ = parse_options(answer, moment)
+        yield client.page(rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike")), response)
+
+
+async def news(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """The latest articles on the instrument, as far as they were published in `span`."""
+    del now
+    response = await client.get("/v1/finance/search", q=listing.raw_symbol, quotesCount=0, newsCount=NEWS_COUNT)
+    rows = parse_news(load_json(response.body), listing.raw_symbol)
+    yield client.page(rows_frame(NEWS, [row for row in rows if row["published_at"] in span]), response)
+
+
+def parse_earnings(answer: Any) -> list[dict[str, Any]]:
+    """Quarters by the calendar quarter they ended in, which the notes say: fiscal ones are not told.
+
+    Raises:
+        MalformedPayload: when the answer is not as promised.
+    """
+    try:
+        (result,) = answer["quoteSummary"]["result"]
+        chart = result.get("earnings", {})
+        revenues = {row["date"]: row.get("revenue") for row in chart.get("financialsChart", {}).get("quarterly", [])}
+        rows = [_reported(row, revenues) for row in result["earningsHistory"]["history"] if _raw(row.get("quarter"))]
+        return rows + _expected(chart.get("earningsChart", {}), result.get("calendarEvents", {}).get("earnings", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedPayload(f"the earnings are not as promised ({error!r}): {str(answer)[:200]}") from None
+
+
+def parse_options(answer: Any, moment: datetime) -> tuple[list[dict[str, Any]], list[str]]:
+    """Contracts of one expiration, and all expirations (seconds since 1970, as texts).
+
+    Raises:
+        MalformedPayload: when the answer is not as promised.
+    """
+    try:
+        (result,) = answer["optionChain"]["result"]
+        price = result["quote"].get("regularMarketPrice")
+        rows = [
+            _contract(row, kind, price, moment)
+            for chain in result["options"]
+            for kind, name in (("call", "calls"), ("put", "puts"))
+            for row in chain[name]
+        ]
+        return rows, list(result["expirationDates"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedPayload(f"the option chain is not as promised ({error!r}): {str(answer)[:200]}") from None
+
+
+def parse_news(answer: Any, raw_symbol: str) -> list[dict[str, Any]]:
+    """Articles of a search that name the symbol.
+
+    Raises:
+        MalformedPayload: when the answer is not as promised.
+    """
+    try:
+        return [
+            {
+                "news_id": row["uuid"],
+                "published_at": EPOCH + timedelta(seconds=int(row["providerPublishTime"])),
+                "title": row["title"],
+                "url": row.get("link"),
+                "publisher": row.get("publisher"),
+                "symbols": row.get("relatedTickers", []),
+                "keywords": [],
+            }
+            for row in find_quotes(answer, "news")
+            if raw_symbol in row.get("relatedTickers", [])
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedPayload(f"the news are not as promised ({error!r}): {str(answer)[:200]}") from None
+
+
+def _dividends(chart: Chart) -> list[dict[str, Any]]:
+    rows = []
+    for payment in sorted(chart.payments, key=lambda each: each.moment):
+        day = payment.moment.astimezone(chart.zone).date()
+        ratio = Decimal(1)
+        for split in chart.splits:
+            if split.moment.astimezone(chart.zone).date() > day:
+                ratio *= split.numerator / split.denominator
+        rows.append(
+            {
+                "ex_date": day,
+                "amount": (payment.amount * ratio).quantize(SMALLEST),
+                "currency": payment.currency,
+                "dividend_type": "cash",
+                "notes": NOTE_UNADJUSTED if ratio != 1 else None,
+            }
+        )
+    return rows
+
+
+def _reported(row: dict[str, Any], revenues: dict[str, Any]) -> dict[str, Any]:
+    ended = datetime.fromtimestamp(int(_raw(row["quarter"])), UTC).date()
+    quarter = (ended.month + 2) // 3
+    surprise = _raw(row.get("surprisePercent"))
+    return {
+        "fiscal_year": ended.year,
+        "fiscal_quarter": quarter,
+        "period_end": ended,
+        "eps_estimate": _raw(row.get("epsEstimate")),
+        "eps_actual": _raw(row.get("epsActual")),
+        "eps_surprise": _raw(row.get("epsDifference")),
+        # A fraction at the source.
+        "surprise_pct": None if surprise is None else float(surprise) * 100,
+        "revenue_actual": revenues.get(f"{quarter}Q{ended.year}"),
+        "currency": row.get("currency"),
+        "notes": "calendar_quarter",
+    }
+
+
+def _expected(chart: dict[str, Any], calendar: dict[str, Any]) -> list[dict[str, Any]]:
+    name, year = chart.get("currentQuarterEstimateDate"), chart.get("currentQuarterEstimateYear")
+    if not name or not year:
+        return []
+    days = [datetime.fromtimestamp(int(moment), UTC).date() for moment in calendar.get("earningsDate", [])]
+    return [
+        {
+            "fiscal_year": int(year),
+            "fiscal_quarter": int(name.rstrip("Q")),
+            "report_date": days[0] if days else None,
+            "eps_estimate": chart.get("currentQuarterEstimate"),
+            "revenue_estimate": calendar.get("revenueAverage"),
+            "notes": "calendar_quarter; projected",
+        }
+    ]
+
+
+def _contract(row: dict[str, Any], kind: str, price: Any, moment: datetime) -> dict[str, Any]:
+    iv = row.get("impliedVolatility")
+    given = iv is not None and float(iv) > LOWEST_VOLATILITY
+    return {
+        "timestamp": moment,
+        "contract": row["contractSymbol"],
+        "option_type": kind,
+        "expiration": datetime.fromtimestamp(int(row["expiration"]), UTC).date(),
+        "strike": row["strike"],
+        "bid": row.get("bid"),
+        "ask": None if row.get("ask") == "0" else row.get("ask"),
+        "last": row.get("lastPrice"),
+        "volume": row.get("volume"),
+        "open_interest": row.get("openInterest"),
+        "underlying_price": price,
+        "iv": iv if given else None,
+        "iv_origin": "source" if given else None,
+        "iv_reason": "the source gives no greeks" if given else "not given by the source",
+    }
+
+
+def _concerns(row: dict[str, Any], span: TimeRange) -> bool:
+    days = (row.get("period_end"), row.get("report_date"))
+    return any(day is not None and _inside(day, span) for day in days)
+
+
+def _inside(day: date, span: TimeRange) -> bool:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC) in span
+
+
+def _raw(value: Any) -> Any:
+    # Numbers come bare or with their formatted text beside them.
+    return value.get("raw") if isinstance(value, dict) else value
