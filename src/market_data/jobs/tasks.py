@@ -117,15 +117,13 @@ class Workshop:
         def step(progress: Progress) -> None:
             watch.step(progress.done, progress.expected)
 
-        first = start
         enricher = self.patient_enricher if task.kind is Kind.BACKFILL else self.enricher
         (report,) = await enricher.enrich([series.instrument], [series.timeframe], start, end, step, part.run_id)
+        first = report.span.start if report.span else start
         return Result(
             error=report.error,
             sources=report.sources,
-            quality_score=await asyncio.to_thread(
-                self._quality, series, report.span.start if report.span else start, end
-            ),
+            quality_score=await asyncio.to_thread(self._quality, series, first, end),
             gaps=report.gaps if report.error is None else None,
             notes=report.notes,
         )

@@ -240,9 +240,9 @@ def read_jobs(
 def pace(database: Database) -> float | None:
     """Rows per second of the parts that ended last; None when there is nothing to go by."""
     rows = database.rows(
-        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace "
-        "FROM (SELECT finished_at - started_at AS spent, (SELECT sum(value::bigint) FROM jsonb_each_text(counts)) AS rows FROM job_parts "
-        "WHERE finished_at IS NOT NULL AND status = 'completed' AND kind IN ('enrich', 'backfill') "
+        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace FROM ("
+        "SELECT finished_at - started_at AS spent, (SELECT sum(value::bigint) FROM jsonb_each_text(counts)) AS rows "
+        "FROM job_parts WHERE finished_at IS NOT NULL AND status = 'completed' AND kind IN ('enrich', 'backfill') "
         "ORDER BY finished_at DESC LIMIT 50) recent"
     )
     found = rows[0]["pace"]
