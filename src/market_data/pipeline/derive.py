@@ -72,10 +72,11 @@ class Shelves:
 def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
     """The quality of each fact alone, 0 to 1: what decides between sources.
 
-    Its fields, its source's remarks and its freshness; the features are left out since they are the same for all.
+    Its fields, its source's doubts and its freshness; the features are left out since they are the same for all.
     """
     share = quality.completeness(rows, EXPECTED_FIELDS[series.asset_class])
-    checks = rows["notes"].is_null().cast(pl.Float64)
+    # As the rule source_in_doubt: what a provider does not know counts against a row, where it comes from does not.
+    checks = (~rows["notes"].str.contains("_unknown", literal=True)).fill_null(value=True).cast(pl.Float64)
     fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
     whole = pl.repeat(1.0, rows.height, eager=True)
     return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
