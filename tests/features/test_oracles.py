@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 import market_data.features
-from market_data.model.feature import Feature, evaluate
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature
 from market_data.model.rolling import Doublings, log_ratio
 from market_data.model.trial import Trial, trial_window
 from market_data.model.window import Window

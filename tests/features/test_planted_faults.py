@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from market_data.model import proof
-from market_data.model.feature import Feature, evaluate, feature
-from market_data.model.observation import picked
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature, feature
 from market_data.model.rolling import FloatArray
 from market_data.model.trial import Trial, trial_window
 from market_data.model.window import Window
@@ -66,7 +66,7 @@ def last_funding(window: Window) -> FloatArray:
 
 def old_funding(window: Window) -> FloatArray:
     rates = window.observations.take("funding_rates", "rate")
-    return picked(rates.values["rate"], rates.current(window.ends - 5 * 86_400_000_000, timedelta(days=1)))
+    return rates.runs(window.ends - 5 * 86_400_000_000, timedelta(days=1)).of(rates.values["rate"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 import market_data.features
-from market_data.model.feature import Feature, evaluate
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
 from market_data.model.window import Window

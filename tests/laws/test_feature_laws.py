@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import market_data.features
-from market_data.model.feature import SECTIONS, Feature, evaluate
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import SECTIONS, Feature
 from market_data.model.instrument import AssetClass
 from market_data.model.proof import bits, prove
 from market_data.model.timeframe import Timeframe

@@ -8,7 +8,7 @@ import numpy as np
 
 from market_data.features.flow import is_crypto
 from market_data.model.feature import feature
-from market_data.model.observation import IntArray, Observations, picked
+from market_data.model.observation import IntArray, Observations
 from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import MICROSECOND
 from market_data.model.window import Window
@@ -58,7 +58,7 @@ def long_short_ratio(window: Window) -> FloatArray:
     Source: the exchange's ratio of accounts that are net long to accounts that are net short.
     """
     ratios = window.observations.take("long_short_ratios", "ratio", kind="global_accounts")
-    return picked(ratios.values["ratio"], ratios.current(window.ends, LARGEST_AGE))
+    return ratios.runs(window.ends, LARGEST_AGE).of(ratios.values["ratio"])
 
 
 @feature(
@@ -74,17 +74,12 @@ def funding_rate_percentile(window: Window) -> FloatArray:
     Source: the exchange's funding rate history.
     """
     rates = window.observations.take("funding_rates", "rate", rate_type="Regular")
-    current = rates.current(window.ends, LARGEST_AGE)
-    if not len(current):
-        return np.empty(0)
-    # Many candles share one rate: count once for each run of them.
-    begins = np.flatnonzero(np.diff(current, prepend=current[0] - 1))
-    counted = _percentiles(rates, current[begins])
-    return np.repeat(counted, np.diff(begins, append=len(current)))
+    runs = rates.runs(window.ends, LARGEST_AGE)
+    return runs.spread(_percentiles(rates, runs.index))
 
 
 def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
-    """Percentile of each rate at an index in `used`; NaN for -1."""
+    """Percentile of each rate at an index in `used`; something for -1."""
     out = np.full(len(used), np.nan)
     if not len(rates):
         return out
@@ -94,10 +89,8 @@ def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
         oldest = np.searchsorted(rates.timestamp, rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
         counts = rows - oldest + 1
         # One line per rate: the places of its trailing window, those before its beginning marked.
-        places = rows[:, None] - np.arange(int(counts.max()))
+        places = rows[:, None] - np.arange(max(1, int(counts.max())))
         inside = places >= oldest[:, None]
         below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
-        out[start : start + len(rows)] = np.where(
-            (counts >= FUNDING_MINIMUM) & (rows >= 0), below / counts * 100.0, np.nan
-        )
+        out[start : start + len(rows)] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
     return out

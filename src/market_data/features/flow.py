@@ -10,6 +10,7 @@ from market_data.model.feature import feature
 from market_data.model.instrument import AssetClass, Series
 from market_data.model.observation import Observations
 from market_data.model.rolling import FloatArray
+from market_data.model.session import FIRST_MONDAY_MICROS
 from market_data.model.timeframe import Timeframe
 from market_data.model.window import Window
 
@@ -57,30 +58,33 @@ def exchange_inflow(window: Window) -> FloatArray:
     kinds = window.observations.kinds("spot_flow", "period")
     periods = [Timeframe(period) for period in kinds if period in list(Timeframe)]
     for period in sorted(periods, key=lambda period: -period.micros):
-        flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period.value)
-        total = _net_over_candle(window, flow, period)
-        out = np.where(np.isnan(out), total, out)
+        missing = np.isnan(out)
+        if missing.any():
+            out = np.where(missing, _net_over_candle(window, period), out)
     return out
 
 
-def _net_over_candle(window: Window, flow: Observations, period: Timeframe) -> FloatArray:
+def _net_over_candle(window: Window, period: Timeframe) -> FloatArray:
     """Net flow of the periods that end at the open + 1 period, + 2 periods, … the end; NaN unless all are there."""
-    step = period.micros
-    count = window.series.timeframe.micros // step
-    out = np.full(len(window), np.nan)
-    if not count or not len(flow):
-        return out
-    last = flow.current(window.ends, period.duration)
-    whole = (window.ends - window.opens == count * step) & (last >= count - 1)
-    rows, last = np.flatnonzero(whole), last[whole]
-    first = last - count + 1
-    # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
-    tiles = (flow.timestamp[last] == window.ends[rows]) & (flow.timestamp[first] == window.opens[rows] + step)
-    rows, first = rows[tiles], first[tiles]
-    bought, sold = flow.values["buy_quote"], flow.values["sell_quote"]
-    total = bought[first] - sold[first]
+    count = window.series.timeframe.micros // period.micros
+    flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period.value)
+    if not count or len(flow) < count:
+        return np.full(len(window), np.nan)
+    totals = window.observations.once(("net", period, count), lambda: _totals(flow, period, count))
+    # The last period to be known is the candle's last.
+    return flow.at(window.ends, totals)
+
+
+def _totals(flow: Observations, period: Timeframe, count: int) -> FloatArray:
+    """Net flow of each period and the count - 1 before it, in this order of adding; NaN unless all are there."""
+    net = flow.values["buy_quote"] - flow.values["sell_quote"]
+    # Weeks begin on Mondays, and so does every shorter period.
+    net[(flow.timestamp - FIRST_MONDAY_MICROS) % period.micros != 0] = np.nan
+    out = np.full(len(net), np.nan)
+    total = net[: len(net) - count + 1].copy()
     for place in range(1, count):
-        # In this order for every candle, whatever stands before it.
-        total += bought[first + place] - sold[first + place]
-    out[rows] = total
+        total += net[place : place + len(total)]
+    # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
+    span = flow.timestamp[count - 1 :] - flow.timestamp[: len(total)]
+    out[count - 1 :] = np.where(span == (count - 1) * period.micros, total, np.nan)
     return out

@@ -72,8 +72,12 @@ def return_1d(window: Window) -> FloatArray:
     Source: simple return of the series' own candles; sessions of the exchange's calendar.
     """
     index = window.row_opening_at(_reference_opens(window), candles_to_previous_close(window.series))
-    reference = np.where(index >= 0, window.close[index], np.nan)
-    return (window.close - reference) / reference * 100.0
+    reference = window.close[index]
+    reference[index < 0] = np.nan
+    change = window.close - reference
+    change /= reference
+    change *= 100.0
+    return change
 
 
 def _reference_opens(window: Window) -> NDArray[np.int64]:

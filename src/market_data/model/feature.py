@@ -1,4 +1,4 @@
-"""Feature, @feature and evaluate: a named function of a window of candles, and the history it needs."""
+"""Feature and @feature: a named function of a window of candles, and the history it needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
@@ -112,27 +111,6 @@ def feature(
         return declared
 
     return declare
-
-
-def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
-    """One column per feature, as high as the window; null where a value is not known or not finite."""
-    with np.errstate(all="ignore"):
-        return pl.DataFrame([_column(each, window) for each in features])
-
-
-def _column(each: Feature, window: Window) -> pl.Series:
-    if not each.applies(window.series):
-        return pl.Series(each.name, [None] * len(window), each.dtype)
-    values = each.function(window)
-    if values.shape != (len(window),):
-        raise TypeError(f"feature {each.name} gave shape {values.shape} for {len(window)} rows")
-    if each.labels is not None:
-        codes = pl.Series(values).cast(pl.Int64)
-        return pl.Series(each.labels, dtype=pl.String).gather(codes.set(codes < 0, None)).alias(each.name)
-    finite = np.isfinite(values)
-    if finite.all():
-        return pl.Series(each.name, values)
-    return pl.Series(each.name, np.where(finite, values, np.nan), nan_to_null=True)
 
 
 def _unindented(doc: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
@@ -32,16 +32,16 @@ class Observations:
     @classmethod
     def of(cls, frame: pl.DataFrame, *columns: str) -> Observations:
         """The observations of a frame with `timestamp`, `known_at` and the columns; rows with a null are left out."""
-        known = (
-            frame.select("timestamp", "known_at", *(pl.col(name).cast(pl.Float64) for name in columns))
-            .drop_nulls()
-            .sort("known_at", "timestamp")
-        )
-        timestamp = micros(known["timestamp"])
-        current = np.ones(len(timestamp), np.bool_)
-        current[1:] = timestamp[1:] > np.maximum.accumulate(timestamp)[:-1]
-        values = {name: known[name].to_numpy()[current] for name in columns}
-        return cls(timestamp[current], micros(known["known_at"])[current], values)
+        known = frame.select("timestamp", "known_at", *(pl.col(name).cast(pl.Float64) for name in columns)).drop_nulls()
+        timestamp, known_at = micros(known["timestamp"]), micros(known["known_at"])
+        if not ((known_at[1:] >= known_at[:-1]) & (timestamp[1:] > timestamp[:-1])).all():
+            known = known.sort("known_at", "timestamp")
+            timestamp = micros(known["timestamp"])
+            current = np.ones(len(timestamp), np.bool_)
+            current[1:] = timestamp[1:] > np.maximum.accumulate(timestamp)[:-1]
+            known = known.filter(current)
+            timestamp, known_at = micros(known["timestamp"]), micros(known["known_at"])
+        return cls(timestamp, known_at, {name: known[name].to_numpy() for name in columns})
 
     @classmethod
     def none(cls, *columns: str) -> Observations:
@@ -52,23 +52,62 @@ class Observations:
     def __len__(self) -> int:
         return len(self.timestamp)
 
-    def current(self, moments: IntArray, max_age: timedelta) -> IntArray:
-        """Index of the newest observation known at each moment; -1 where none is, or it is older than `max_age`."""
-        index = newest(self.known_at, moments)
-        if len(self):
-            index[moments - self.timestamp[index] > max_age // MICROSECOND] = -1
-        return index
+    def runs(self, moments: IntArray, max_age: timedelta) -> Runs:
+        """The newest observation known at each of increasing moments, unless it is older than `max_age` by then."""
+        if not len(moments) or not len(self):
+            return Runs(np.full(1, -1), np.full(1, len(moments)))
+        first, last = np.searchsorted(self.known_at, moments[[0, -1]], side="right") - 1
+        index = np.arange(first, last + 1)
+        # The moment at which each begins to be the newest; it ends where the next begins or when it is too old.
+        begins = np.searchsorted(moments, self.known_at[first + 1 : last + 1], side="left")
+        begins = np.concatenate([[0], begins])
+        ends = np.append(begins[1:], len(moments))
+        expires = np.searchsorted(moments, self.timestamp[index] + max_age // MICROSECOND, side="right")
+        lasting = np.where(index >= 0, np.clip(expires, begins, ends), begins)
+        counts = np.column_stack([lasting - begins, ends - lasting]).ravel()
+        index = np.column_stack([index, np.full(len(index), -1)]).ravel()
+        some = counts > 0
+        return Runs(index[some], counts[some])
+
+    def at(self, moments: IntArray, values: FloatArray) -> FloatArray:
+        """The value of the observation whose timestamp is each of increasing moments, if it was known by then."""
+        if not len(moments) or not len(self):
+            return np.full(len(moments), np.nan)
+        first = int(np.searchsorted(self.timestamp, moments[0]))
+        place: slice | IntArray = slice(first, first + len(moments))
+        if len(self) < first + len(moments) or (self.timestamp[place] != moments).any():
+            place = np.minimum(np.searchsorted(self.timestamp, moments), len(self) - 1)
+        unknown = self.known_at[place] > moments
+        unknown |= self.timestamp[place] != moments
+        return np.where(unknown, np.nan, values[place])
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Which observation belongs to consecutive rows: its index, -1 for none, and for how many rows."""
+
+    index: IntArray
+    counts: IntArray
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """One value per run, repeated for its rows; NaN where the run has no observation."""
+        return np.repeat(np.where(self.index >= 0, values, np.nan), self.counts)
+
+    def of(self, values: FloatArray) -> FloatArray:
+        """The values of the observations, by row; NaN where there is none."""
+        return self.spread(values[self.index] if len(values) else np.full(len(self.index), np.nan))
 
 
 class ObservationFrames:
     """The frames of observations a window may use, by dataset, and what features took from them so far."""
 
-    __slots__ = ("_kinds", "_taken", "frames")
+    __slots__ = ("_computed", "_kinds", "_taken", "frames")
 
     def __init__(self, frames: Mapping[str, pl.DataFrame]) -> None:
         self.frames = frames
         self._taken: dict[object, Observations] = {}
         self._kinds: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._computed: dict[object, FloatArray] = {}
 
     def take(self, dataset: str, *columns: str, **kinds: str) -> Observations:
         """The observations of a dataset; `kinds` restricts to rows whose column has that text, e.g. period="5m"."""
@@ -79,8 +118,10 @@ class ObservationFrames:
             if frame is None:
                 found = Observations.none(*columns)
             else:
-                wanted = pl.all_horizontal(pl.lit(value=True), *(pl.col(name) == text for name, text in kinds.items()))
-                found = Observations.of(frame.filter(wanted), *columns)
+                for name, text in kinds.items():
+                    wanted = frame[name] == text
+                    frame = frame if wanted.all() else frame.filter(wanted)
+                found = Observations.of(frame, *columns)
             self._taken[key] = found
         return found
 
@@ -90,36 +131,23 @@ class ObservationFrames:
         found = self._kinds.get(key)
         if found is None:
             frame = self.frames.get(dataset)
-            found = () if frame is None else tuple(sorted(frame[column].unique()))
+            if frame is None or frame.is_empty():
+                found = ()
+            else:
+                texts = frame[column]
+                # Mostly there is one kind: a comparison is much cheaper than a set.
+                found = (texts[0],) if (texts == texts[0]).all() else tuple(sorted(texts.unique()))
             self._kinds[key] = found
         return found
 
-
-def picked(values: FloatArray, index: IntArray) -> FloatArray:
-    """The values at the indices; NaN where the index is -1."""
-    if not len(values):
-        return np.full(len(index), np.nan)
-    out = values[index]
-    out[index < 0] = np.nan
-    return out
+    def once(self, key: object, compute: Callable[[], FloatArray]) -> FloatArray:
+        """The array computed on the first call with this key, shared by all parts of the window."""
+        found = self._computed.get(key)
+        if found is None:
+            found = self._computed[key] = compute()
+        return found
 
 
 def micros(column: pl.Series) -> IntArray:
     """A column of moments as microseconds since 1970 UTC."""
     return column.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
-
-
-def newest(known: IntArray, moments: IntArray) -> IntArray:
-    """Index of the last of the increasing `known` that is not above each moment; -1 where there is none."""
-    index: IntArray
-    if not len(moments) or not (moments[1:] >= moments[:-1]).all():
-        index = np.searchsorted(known, moments, side="right") - 1
-        return index
-    first, last = (int(place) for place in np.searchsorted(known, moments[[0, -1]], side="right") - 1)
-    if first >= 0 and last - first == len(moments) - 1 and (known[first : last + 1] == moments).all():
-        # One observation a moment, as for candles of the same clock.
-        return np.arange(first, last + 1)
-    # Moments are in order: find where each observation begins to be the newest, and repeat it until the next does.
-    begins = np.searchsorted(moments, known[first + 1 : last + 1], side="left")
-    index = np.repeat(np.arange(first, last + 1), np.diff(begins, prepend=0, append=len(moments)))
-    return index

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from market_data.model.feature import Feature, evaluate
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature
 from market_data.model.timeframe import MICROSECOND, from_micros
 from market_data.model.window import Window
 

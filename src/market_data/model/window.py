@@ -55,12 +55,13 @@ class Window:
             UsageError: when timestamps do not strictly increase.
         """
         opens = micros(frame["timestamp"])
-        if len(opens) > 1 and not (opens[1:] > opens[:-1]).all():
-            raise UsageError(f"{series}: timestamps of a window must strictly increase")
+        ends = micros(frame["end"])
+        if not ((opens[1:] > opens[:-1]) & (ends[1:] > ends[:-1])).all():
+            raise UsageError(f"{series}: timestamps and ends of a window must strictly increase")
         columns = {
             column.name: _readonly(column.to_numpy()) for column in frame.iter_columns() if column.dtype == pl.Float64
         }
-        return cls(series, opens, micros(frame["end"]), columns, ObservationFrames(observations or {}))
+        return cls(series, opens, ends, columns, ObservationFrames(observations or {}))
 
     def __len__(self) -> int:
         return len(self.opens)
@@ -144,10 +145,12 @@ class Window:
 
     def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
         """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
-        here = np.arange(len(self))
-        index = np.maximum(here - lookback, 0)
+        index = np.arange(-lookback, len(self) - lookback)
         # Without gaps the wanted row is exactly `lookback` rows back: look there first.
-        missed = np.flatnonzero(self.opens[index] != moments)
+        missed = np.arange(min(lookback, len(self)))
+        elsewhere = self.opens[: max(0, len(self) - lookback)] != moments[lookback:]
+        if elsewhere.any():
+            missed = np.concatenate([missed, np.flatnonzero(elsewhere) + lookback])
         if len(missed):
             found = np.minimum(np.searchsorted(self.opens, moments[missed]), len(self) - 1)
             near = (self.opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
