@@ -27,6 +27,7 @@ FAULTS = {
     "stall": "the answer comes late",
     "truncate": "the connection closes in the middle of the body",
     "garbage": "status 200 with a body that is not what was promised",
+    "disconnect": "a socket is closed, by this chance every tenth of a second",
 }
 STALL_SECONDS = 30.0
 OUTAGE = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
@@ -96,6 +97,8 @@ class FaultyDoor:
         self._count += 1
         drawn = float(uniform(seed_of(self.seed, "faults"), np.array([self._count], np.int64), 31)[0])
         for name, share in self.shares.items():
+            if name == "disconnect":
+                continue
             drawn -= share
             if drawn < 0:
                 return name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,10 +101,10 @@ def fixed_clock(moment: datetime) -> Callable[[], datetime]:
     return lambda: moment
 
 
-def running_clock(moment: datetime) -> Callable[[], datetime]:
-    """A clock that reads ``moment`` now and runs on at the real pace."""
-    ahead: timedelta = moment - datetime.now(UTC)
-    return lambda: datetime.now(UTC) + ahead
+def running_clock(moment: datetime, speed: float = 1.0) -> Callable[[], datetime]:
+    """A clock that reads ``moment`` now and runs on, ``speed`` times as fast as the real one."""
+    begun = time.monotonic()
+    return lambda: moment + timedelta(seconds=(time.monotonic() - begun) * speed)
 
 
 def _hour(time: int) -> str:

@@ -19,7 +19,7 @@ import uvicorn
 from market_data.model.errors import ProviderUnavailable
 from market_data.sandbox.app import create_app
 from market_data.sandbox.faults import parse_faults
-from market_data.sandbox.marketplace import DEFAULT_SEED, Marketplace, Provenance, fixed_clock
+from market_data.sandbox.marketplace import DEFAULT_SEED, Marketplace, Provenance, fixed_clock, running_clock
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 5.0
@@ -34,7 +34,8 @@ class Sandbox:
         port: where to listen on loopback; 0 for any free one.
         seed: of the model.
         faults: like ``429:0.1,drop:0.01``; see ``faults.FAULTS``.
-        now: a present that stands still; the real one when None.
+        now: the present when it starts; the real one when None.
+        speed: how fast time then goes by; it stands still at 0. Without ``now`` it goes by as it does.
         limits: whether Binance's request weight is enforced.
 
     Raises:
@@ -48,6 +49,7 @@ class Sandbox:
         seed: int = DEFAULT_SEED,
         faults: str = "",
         now: datetime | None = None,
+        speed: float = 0.0,
         limits: bool = True,
     ) -> None:
         parse_faults(faults)
@@ -55,7 +57,7 @@ class Sandbox:
         self.seed = seed
         self._arguments = ["--port", str(port), "--seed", str(seed), "--lifeline"]
         self._arguments += ["--faults", faults] if faults else []
-        self._arguments += ["--now", now.isoformat()] if now else []
+        self._arguments += ["--now", now.isoformat(), "--speed", str(speed)] if now else []
         self._arguments += [] if limits else ["--no-limits"]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -75,7 +77,14 @@ class Sandbox:
             f"{polygon}.rest_url",
             f"{yahoo}.rest_url",
         )
-        return dict.fromkeys(same, self.url) | {f"{yahoo}.cookie_url": f"{self.url}/fc"}
+        sockets = {
+            f"{binance}.ws_url": "um",
+            f"{binance}.spot_ws_url": "spot",
+            f"{polygon}.ws_url": "massive",
+            f"{yahoo}.ws_url": "yahoo",
+        }
+        addresses = dict.fromkeys(same, self.url) | {f"{yahoo}.cookie_url": f"{self.url}/fc"}
+        return addresses | {name: f"ws://{HOST}:{self.port}/{path}" for name, path in sockets.items()}
 
     def start(self) -> Sandbox:
         """Start the process and wait until it answers.
@@ -126,6 +135,7 @@ def serve(
     seed: int = DEFAULT_SEED,
     faults: str = "",
     now: datetime | None = None,
+    speed: float = 0.0,
     limits: bool = True,
     ready: Callable[[int], None] | None = None,
     lifeline: bool = False,
@@ -135,9 +145,16 @@ def serve(
     ``ready`` is called with the port once connections are taken; with ``lifeline`` the end of standard input is the end
     of the server. The other arguments are those of ``Sandbox``.
     """
-    market = Marketplace(seed, fixed_clock(now) if now else None)
+    market = Marketplace(seed, _clock(now, speed) if now else None)
     app = create_app(market, faults=faults, limits=limits)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=1,
+    )
     server = uvicorn.Server(config)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -151,6 +168,10 @@ def serve(
         # Trading calendars take most of a second to load: better now than within someone's first request.
         threading.Thread(target=market.stock, args=(next(iter(market.stocks)),), daemon=True).start()
         server.run(sockets=[listener])
+
+
+def _clock(now: datetime, speed: float) -> Callable[[], datetime]:
+    return running_clock(now, speed) if speed else fixed_clock(now)
 
 
 def _end_with_input() -> None:
@@ -171,14 +192,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--faults", default="")
     parser.add_argument("--now", type=datetime.fromisoformat)
+    parser.add_argument("--speed", type=float, default=0.0)
     parser.add_argument("--no-limits", action="store_true")
     parser.add_argument("--lifeline", action="store_true")
     given = parser.parse_args()
     now = given.now if given.now is None or given.now.tzinfo else given.now.replace(tzinfo=UTC)
     serve(
-        given.port, seed=given.seed, faults=given.faults, now=now, limits=not given.no_limits, lifeline=given.lifeline,
+        given.port,
+        seed=given.seed,
+        faults=given.faults,
+        now=now,
+        speed=given.speed,
+        limits=not given.no_limits,
+        lifeline=given.lifeline,
         ready=_announce,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":
