@@ -7,8 +7,10 @@ from typing import Final
 
 import polars as pl
 
+from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
+from market_data.pipeline.adjust import Adjustment, adjust
 from market_data.pipeline.derive import Shelves, derive
 from market_data.pipeline.normalise import with_ends
 from market_data.pipeline.ripple import COLUMNS, disputed_before, extent_of, observed
@@ -26,6 +28,8 @@ def enriched(
     *,
     limit: int | None = None,
     as_of: datetime | None = None,
+    adjustment: Adjustment = Adjustment.NONE,
+    now: datetime | None = None,
 ) -> pl.DataFrame:
     """Enriched candles of [start, end), in order; the newest `limit` of them when given.
 
@@ -36,23 +40,34 @@ def enriched(
         span: open times wanted; None is everything stored.
         limit: at most so many.
         as_of: a past moment: what a system that had stopped then would answer, with features as they are defined now.
+        adjustment: for which corporate actions to adjust, those known and in effect by then; features follow from the
+            adjusted prices.
+        now: the present moment; needed to adjust without `as_of`.
 
     Returns:
         The columns of market_data_v2 but `id`. With `as_of`, `computed_at` and `updated_at` are null: nothing of that
         answer was stored.
     """
-    if as_of is None:
+    if as_of is None and adjustment is Adjustment.NONE:
         return reader.features(series, span, limit=limit)
+    as_of = as_of or now
+    if as_of is None:
+        raise UsageError("Adjusting needs to know what day it is.")
     standing = reader.standing(series, span, as_of, limit=limit)
     parts = [
-        _as_known(reader, shelves, series, standing[start : start + CHUNK_ROWS], as_of)
+        _as_known(reader, shelves, series, standing[start : start + CHUNK_ROWS], as_of, adjustment)
         for start in range(0, max(standing.height, 1), CHUNK_ROWS)
     ]
     return pl.concat(parts)
 
 
 def _as_known(
-    reader: Reader, shelves: Shelves, series: Series, standing: pl.DataFrame, as_of: datetime
+    reader: Reader,
+    shelves: Shelves,
+    series: Series,
+    standing: pl.DataFrame,
+    as_of: datetime,
+    adjustment: Adjustment,
 ) -> pl.DataFrame:
     shape = reader.features(series, limit=1).clear()
     if standing.is_empty():
@@ -63,6 +78,8 @@ def _as_known(
     rows = rows.with_columns(
         disagrees=pl.col("timestamp").is_in(disputed_before(reader, series, rows, as_of).implode())
     )
+    rows = adjust(reader, series, rows, adjustment, as_of)
+    standing = adjust(reader, series, standing, adjustment, as_of)
     derived = derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves)
     symbol, asset_class, timeframe = series.key
     found = standing.join(derived, on="timestamp", how="left", maintain_order="left").with_columns(
