@@ -25,7 +25,7 @@ from market_data.model.job import CANDLES_NAME, JobReceipt, JobState, Kind, Stat
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.enrich import DEFAULT_HISTORY, TAIL_CANDLES
-from market_data.storage import work
+from market_data.storage import job_reads, work
 from market_data.storage.database import Connection, Database
 from market_data.storage.reader import Reader
 
@@ -82,7 +82,7 @@ class Jobs:
         with self.database.transaction() as connection:
             self.enqueue(connection, job_id, kind, tasks, origin=origin, priority=priority)
         total = self._expected(tasks, now)
-        pace = work.pace(self.database)
+        pace = job_reads.pace(self.database)
         return JobReceipt(
             job_id=job_id,
             kind=kind,
@@ -115,17 +115,19 @@ class Jobs:
 
     def job(self, job_id: UUID) -> JobState | None:
         """A job with its parts; None when there is none of this id."""
-        found = work.read_jobs(self.database, "j.id = %s", [job_id], limit=1)
+        found = job_reads.read_jobs(self.database, "j.id = %s", [job_id], limit=1)
         return found[0] if found else None
 
     def jobs(self, *, status: Status | None = None, limit: int = RECENT_JOBS) -> list[JobState]:
         """The newest jobs, of one status when given."""
         if status is None:
-            return work.read_jobs(self.database, limit=limit)
+            return job_reads.read_jobs(self.database, limit=limit)
         # The status is that of the parts together: asked for where it is computed, on as many as could have it.
         unfinished = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('queued', 'in_progress'))"
         where = f"NOT {unfinished}" if status.final else unfinished
-        found = work.read_jobs(self.database, where, limit=max(limit, MOST_PARTS if not status.final else 20 * limit))
+        found = job_reads.read_jobs(
+            self.database, where, limit=max(limit, MOST_PARTS if not status.final else 20 * limit)
+        )
         return [job for job in found if job.status is status][:limit]
 
     def history(
@@ -144,7 +146,7 @@ class Jobs:
         if success is not None:
             failed = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('failed', 'cancelled'))"
             where.append(f"NOT {failed}" if success else failed)
-        return work.read_jobs(self.database, " AND ".join(where), parameters, limit=limit)
+        return job_reads.read_jobs(self.database, " AND ".join(where), parameters, limit=limit)
 
     def cancel(self, job_id: UUID) -> JobState | None:
         """Cancel a job: what waits never begins, what is being worked on stops at its next batch.
@@ -160,7 +162,7 @@ class Jobs:
 
     def depth(self) -> dict[str, int]:
         """Parts that wait or are worked on, by kind of job."""
-        return work.queue_depth(self.database)
+        return job_reads.queue_depth(self.database)
 
     def _expected(self, tasks: Sequence[Task], now: datetime) -> int | None:
         """Candles the calendar expects of what is asked for; None when something besides candles is."""

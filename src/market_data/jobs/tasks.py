@@ -19,7 +19,7 @@ from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.provider import Provider
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.reconcile import reconcile
-from market_data.storage import work
+from market_data.storage import job_reads, work
 from market_data.storage.growth import prune
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Workshop:
                 return Result(quality_score=await asyncio.to_thread(self._quality, series, start, end))
             start, end = left.start, left.end
         elif start is not None and part.attempts + bool(part.done):
-            start = await asyncio.to_thread(work.reached, self.database, part.run_id) or start
+            start = await asyncio.to_thread(job_reads.reached, self.database, part.run_id) or start
             if end is not None and start >= end:
                 return Result(quality_score=await asyncio.to_thread(self._quality, series, task.start, end))
 
@@ -190,7 +190,7 @@ class Workshop:
         return Result(counts={}, notes=[*notes, f"forgot {forgotten} jobs"])
 
     def _quality(self, series: Series, start: datetime | None, end: datetime | None) -> float | None:
-        return work.mean_quality(self.database, series, start, end)
+        return job_reads.mean_quality(self.database, series, start, end)
 
     def _note(self, run_id: UUID, until: datetime) -> None:
         with self.database.transaction() as connection:

@@ -1,0 +1,170 @@
+"""A worker over the sandbox: what is queued gets done, counted, tried again, stopped and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from market_data.bootstrap import App
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
+from market_data.model.timeframe import Timeframe
+
+BTC = Instrument("BTC", AssetClass.CRYPTO)
+KO = Instrument("KO", AssetClass.STOCK)
+
+
+def day(year: int, month: int, number: int) -> datetime:
+    return datetime(year, month, number, tzinfo=UTC)
+
+
+async def worked(app: App) -> None:
+    await asyncio.wait_for(app.worker().run(wait=False), 60)
+
+
+def state(app: App, job_id) -> JobState:
+    job = app.jobs.job(job_id)
+    assert job is not None
+    return job
+
+
+async def test_a_job_is_done_and_its_counts_are_the_rows(opened) -> None:
+    async with opened() as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.H1, Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        await worked(app)
+        job = state(app, receipt.job_id)
+        assert (job.status, job.errors) == (Status.COMPLETED, [])
+        assert [part.counts["inserted"] for part in job.parts] == [240, 10]
+        assert [list(part.sources) for part in job.parts] == [["binance"], ["binance"]]
+        assert [(part.done, part.expected) for part in job.parts] == [(240, 240), (10, 10)]
+        assert all(part.quality_score and part.quality_score > 0.5 for part in job.parts)
+        assert len(app.database.rows("SELECT 1 FROM market_data_v2")) == 250
+        assert [job.job_id for job in app.jobs.history(success=True)] == [receipt.job_id]
+
+
+async def test_a_backfill_finds_nothing_to_do_the_second_time(opened) -> None:
+    tasks = [
+        Task(
+            kind=Kind.BACKFILL, instrument=instrument, timeframe=Timeframe.H1, dataset=CANDLES_NAME,
+            start=day(2019, 9, 1), end=day(2019, 9, 11),
+        )
+        for instrument in (BTC, KO)
+    ]  # fmt: skip
+    async with opened() as app:
+        first = app.jobs.submit(Kind.BACKFILL, tasks)
+        await worked(app)
+        fetches = len(app.database.rows("SELECT 1 FROM enrichment_fetch_log"))
+        second = app.jobs.submit(Kind.BACKFILL, tasks)
+        await worked(app)
+        done, again = state(app, first.job_id), state(app, second.job_id)
+        # Seven sessions of seven candles: 2019-09-02 was Labor Day.
+        assert [part.counts["inserted"] for part in done.parts] == [240, 42]
+        assert again.status is Status.COMPLETED
+        assert [sum(part.counts.values()) for part in again.parts] == [0, 0]
+        assert len(app.database.rows("SELECT 1 FROM enrichment_fetch_log")) == fetches
+        assert {row["status"] for row in app.database.rows("SELECT status FROM backfill_state")} == {"completed"}
+
+
+async def test_what_fails_for_good_is_said_and_the_others_go_on(opened) -> None:
+    nobody = Instrument("NOSUCH", AssetClass.CRYPTO)
+    async with opened() as app:
+        receipt = app.jobs.trigger([nobody, BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        await worked(app)
+        job = state(app, receipt.job_id)
+        assert job.status is Status.FAILED
+        assert [part.status for part in job.parts] == [Status.FAILED, Status.COMPLETED]
+        assert job.parts[0].attempts == 1
+        assert "NOSUCH" in job.errors[0]
+
+
+async def test_a_source_that_fails_for_now_is_asked_again_and_then_given_up(opened) -> None:
+    # Nobody listens on port 9 (discard) of loopback.
+    dead = {"providers__binance__rest_url": "http://127.0.0.1:9", "providers__binance__max_retries": 0,
+            "providers__binance__breaker_seconds": 0, "instruments__priority__crypto": ["binance"],
+            "enrichment__max_retries": 2}  # fmt: skip
+    async with opened(**dead) as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        await worked(app)
+        (part,) = state(app, receipt.job_id).parts
+        # Once, and two more tries.
+        assert (part.status, part.attempts) == (Status.FAILED, 3)
+    async with opened() as app:
+        retried = app.jobs.trigger([BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        await worked(app)
+        assert state(app, retried.job_id).status is Status.COMPLETED
+
+
+async def test_cancelled_under_way_it_stops_at_its_next_commit(opened) -> None:
+    async with opened(pipelines__batch_size=500) as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.M5], start=day(2019, 6, 1), end=day(2019, 9, 1))
+        worker = app.worker()
+        running = asyncio.create_task(worker.run())
+        while not app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"):
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(app.jobs.cancel, receipt.job_id)
+        while not state(app, receipt.job_id).status.final:
+            await asyncio.sleep(0.01)
+        stored = len(app.database.rows("SELECT 1 FROM market_data_v2"))
+        worker.stop()
+        await asyncio.wait_for(running, 30)
+        (part,) = state(app, receipt.job_id).parts
+        assert part.status is Status.CANCELLED
+        # All that was committed is counted, nothing came after, and it was not all.
+        assert sum(part.counts.values()) == stored == len(app.database.rows("SELECT 1 FROM market_data_v2"))
+        assert 0 < stored < 92 * 288
+
+
+async def test_stopped_under_way_it_goes_back_into_the_queue_and_ends_the_same(opened) -> None:
+    span = {"start": day(2019, 6, 1), "end": day(2019, 7, 1)}
+    async with opened(pipelines__batch_size=500) as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.M5], **span)
+        worker = app.worker()
+        running = asyncio.create_task(worker.run())
+        while not app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"):
+            await asyncio.sleep(0.01)
+        worker.stop()
+        await asyncio.wait_for(running, 30)
+        (part,) = state(app, receipt.job_id).parts
+        assert (part.status, part.attempts) == (Status.QUEUED, 0)
+        await worked(app)
+        (part,) = state(app, receipt.job_id).parts
+        assert (part.status, part.counts["inserted"]) == (Status.COMPLETED, 30 * 288)
+
+
+async def test_what_a_dead_worker_left_is_found_and_done(opened) -> None:
+    async with opened() as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        # As kill -9 leaves it: taken by a worker that was alive a moment ago and holds no connection any more.
+        with app.database.transaction() as connection:
+            connection.execute("SELECT procrastinate_register_worker_v1()")
+            connection.execute("SELECT procrastinate_fetch_job_v2(NULL, (SELECT id FROM procrastinate_workers))")
+            connection.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 second'")
+            connection.execute("UPDATE job_parts SET status = 'in_progress'")
+        await worked(app)
+        assert state(app, receipt.job_id).status is Status.COMPLETED
+
+
+async def test_chores_run(opened) -> None:
+    async with opened() as app:
+        await app.enricher.enrich([BTC], [Timeframe.D1], day(2019, 9, 1), day(2019, 9, 11))
+        kinds = (Kind.HEAL, Kind.RECOMPUTE, Kind.RETENTION)
+        made = [app.jobs.submit(kind, [Task(kind=kind)]) for kind in kinds]
+        week = Task(kind=Kind.RECONCILE, instrument=BTC, timeframe=Timeframe.D1, start=day(2019, 9, 1),
+                    end=day(2019, 9, 11))  # fmt: skip
+        made.append(app.jobs.submit(Kind.RECONCILE, [week]))
+        await worked(app)
+        assert [state(app, receipt.job_id).errors for receipt in made] == [[], [], [], []]
+        (compared,) = state(app, made[-1].job_id).parts
+        assert compared.notes[0].startswith("10 compared")
+
+
+async def test_old_jobs_are_forgotten(opened) -> None:
+    async with opened(now=datetime(2026, 11, 20, tzinfo=UTC) + timedelta(days=100)) as later:
+        old = later.jobs.trigger([BTC], [Timeframe.D1])
+        await asyncio.to_thread(later.jobs.cancel, old.job_id)
+        with later.database.transaction() as connection:
+            connection.execute("UPDATE jobs SET created_at = created_at - interval '99 days'")
+            connection.execute("UPDATE job_parts SET finished_at = finished_at - interval '99 days'")
+        later.jobs.submit(Kind.RETENTION, [Task(kind=Kind.RETENTION)])
+        await worked(later)
+        assert later.jobs.job(old.job_id) is None
