@@ -119,7 +119,7 @@ def frames(url: str, requests: list[dict[str, Any]], count: int, seconds: float 
 
 def test_futures_candles_over_the_wire(fast: Sandbox) -> None:
     url = f"{fast.urls['providers.binance.ws_url']}/market/stream?streams=btcusdt@kline_1m"
-    k = next(frame["data"]["k"] for frame in frames(url, [], 60) if frame["data"]["k"]["x"])
+    k = next(frame["data"]["k"] for frame in frames(url, [], 32) if frame["data"]["k"]["x"])
     row = httpx.get(f"{fast.url}/fapi/v1/klines?symbol=BTCUSDT&interval=1m&startTime={k['t']}&limit=1").json()[0]
     assert [k[name] for name in ("o", "h", "l", "c", "v")] == row[1:6]
 

@@ -17,6 +17,8 @@ from market_data.sandbox.text import Rows
 DEFAULT_SEED = 7
 # Some 200 MB at most: a chunk of minutes is about 1 MB, its text 1.4 MB.
 CHUNKS_KEPT = 96
+COIN_EXTRAS = "trades, funding, open interest, ratios, liquidations"
+STOCK_EXTRAS = "trades, quotes, earnings, news, options"
 # Sessions are laid out this far past the clock, again and again as it advances.
 AHEAD = 40 * DAY
 
@@ -77,22 +79,23 @@ class Marketplace:
     def _explain_coin(self, symbol: str) -> Provenance:
         history = self.coin(symbol)
         if not history.coin.recorded:
-            return Provenance(symbol, "crypto", None, f"everything since {_day(history.start)}")
+            return Provenance(symbol, "crypto", None, f"everything since {_day(history.start)}, {COIN_EXTRAS}")
         recorded = f"hours {_hour(history.start)} to {_hour(history.modelled_from - 1)} UTC"
         since = _hour(history.modelled_from)
-        modelled = f"taker volumes, trade counts and minutes within them; everything since {since}"
+        modelled = f"taker volumes, trade counts and minutes within them; everything since {since}; {COIN_EXTRAS}"
         return Provenance(symbol, "crypto", recorded, modelled)
 
     def _explain_stock(self, symbol: str) -> Provenance:
         history = self.stock(symbol)
         kind = "etf" if history.stock.etf else "stock"
         if not history.recorded_sessions:
-            return Provenance(symbol, kind, None, f"everything since {_day(history.start)}")
+            return Provenance(symbol, kind, None, f"everything since {_day(history.start)}, {STOCK_EXTRAS}")
         first, last = history.opens[0], history.opens[history.recorded_sessions - 1]
         dividends = sum(fact.recorded for fact in history.dividends)
         splits = sum(fact.recorded for fact in history.splits)
         recorded = f"days {_day(first)} to {_day(last)}, {dividends} dividends, {splits} splits"
         modelled = "minutes within them, extended hours, trade counts; everything after, a dividend each quarter"
+        modelled += f"; {STOCK_EXTRAS}"
         return Provenance(symbol, kind, recorded, modelled)
 
 
