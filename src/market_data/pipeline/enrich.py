@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID, uuid4
@@ -212,7 +212,7 @@ class Enricher:
         begun = span.start
         pages = provider.fetch_candles(series.instrument, series.timeframe, span.start, span.end, now=now)
         try:
-            async for page in _ahead(pages):
+            async for page in _ahead(pages, self.batch_rows):
                 full = sum(waited.frame.height for waited in waiting) >= self.batch_rows
                 if waiting and (full or page.source != waiting[-1].source):
                     batch = _batch(series, waiting, TimeRange(begun, _bound(page, "min")), now)
@@ -270,15 +270,15 @@ def _bound(page: Page, which: Literal["min", "max"]) -> datetime:
     return bound
 
 
-async def _ahead(pages: AsyncIterator[Page]) -> AsyncIterator[Page]:
-    """The same pages, read a few ahead while the caller is busy with earlier ones."""
+async def _ahead(pages: AsyncIterator[Page], most_rows: int) -> AsyncIterator[Page]:
+    """The same rows in pages of at most `most_rows`, read a few ahead while the caller is busy with earlier ones."""
     queue: asyncio.Queue[Page | Exception | None] = asyncio.Queue(PAGES_AHEAD)
 
     async def read() -> None:
         try:
             async for page in pages:
-                if not page.frame.is_empty():
-                    await queue.put(page)
+                for part in page.frame.iter_slices(most_rows):
+                    await queue.put(replace(page, frame=part))
             await queue.put(None)
         except Exception as error:  # handed to the caller, who knows what it means
             await queue.put(error)
