@@ -2,51 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Depends, Request
 
-from market_data.api.problems import Problem
 from market_data.bootstrap import App
+from market_data.jobs.queue import Jobs
 from market_data.model.errors import UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
-from market_data.model.timeframe import Timeframe
 from market_data.pipeline.status import Standings
+from market_data.storage import switches
 from market_data.storage.database import Database
 from market_data.storage.reader import Reader
 from market_data.storage.summaries import Summaries
 from market_data.storage.tallies import Tallies
 from market_data.storage.windows import Windows
 
+if TYPE_CHECKING:
+    from market_data.api.metrics import Metrics
+
 POOL_SIZE: Final = 8
-
-
-class JobDesk(Protocol):
-    """What the routes need of the job queue; see `market_data.jobs.queue.Jobs`."""
-
-    def trigger(
-        self,
-        instruments: Sequence[Instrument],
-        timeframes: Sequence[Timeframe],
-        *,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        actor: str = "api",
-    ) -> Any:
-        """Queue an enrichment; returns its receipt."""
-
-    def job(self, job_id: str) -> Any:
-        """One job by its id; None when there is none."""
-
-    def jobs(self, limit: int = 50) -> Sequence[Any]:
-        """The newest jobs."""
-
-    def history(self, symbol: str | None = None, *, success: bool | None = None, limit: int = 50) -> Sequence[Any]:
-        """Jobs that are over, newest first."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +35,21 @@ class Served:
 
     app: App
     database: Database
-    jobs: JobDesk | None = None
-    health: Mapping[str, Any] = field(default_factory=dict)
+    listens_beyond: bool = False
+    """Whether others than this machine can reach it."""
+    active_streams: Callable[[], int] = lambda: 0
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What is counted."""
+        from market_data.api.metrics import Metrics
+
+        return Metrics(self)
+
+    @property
+    def jobs(self) -> Jobs:
+        """The job queue; it writes through the program's own connections."""
+        return Jobs(self.app.database, self.app.clock)
 
     @property
     def reader(self) -> Reader:
@@ -105,25 +98,26 @@ class Served:
             raise UnknownInstrument(f"{found} is not tracked and was never enriched")
         return found
 
-    def job_desk(self) -> JobDesk:
-        """The job queue.
+    def scheduler(self) -> dict[str, Any]:
+        """Whether scheduled work starts by itself, and how many parts of jobs wait."""
+        now = self.now()
+        return {
+            "state": switches.scheduler_state(self.database, now),
+            "jobs_queued": sum(self.jobs.depth().values()),
+            "timestamp": now,
+        }
 
-        Raises:
-            Problem: when this server was started without one.
-        """
-        if self.jobs is None:
-            raise Problem(
-                503, "no-job-queue", "This server has no job queue.", action="Start the program with `market-data up`."
-            )
-        return self.jobs
+    def switch(self, *, paused: bool) -> None:
+        """Pause or resume scheduled work, for every process of this database."""
+        switches.set_paused(self.app.database, paused, "api", self.now())
 
 
 @contextmanager
-def serving(app: App, jobs: JobDesk | None = None) -> Iterator[Served]:
+def serving(app: App, *, listens_beyond: bool = False) -> Iterator[Served]:
     """The program ready to be served, with connections of its own that give up after the configured time."""
     limits = app.settings.api
     with Database(app.database.conninfo, pool_size=POOL_SIZE, statement_seconds=limits.query_seconds) as database:
-        yield Served(app, database, jobs)
+        yield Served(app, database, listens_beyond)
 
 
 def _served(request: Request) -> Served:

@@ -111,3 +111,37 @@ class Tallies:
             "FROM coverage WHERE state = 'missing' GROUP BY 1",
             (now,),
         )
+
+    def by_source(self, since: datetime) -> list[dict[str, Any]]:
+        """Per source of enrichment_fetch_log from `since` on: total_fetches, success_rate, avg_response_time_ms,
+        records_fetched, api_quota_remaining (said last)."""
+        return self.database.rows(
+            "SELECT source, count(*) AS total_fetches, (100.0 * count(*) FILTER (WHERE success) / count(*))::float8 "
+            "AS success_rate, avg(source_response_time_ms) AS avg_response_time_ms, "
+            "sum(records_fetched)::bigint AS records_fetched, (array_agg(api_quota_remaining ORDER BY created_at DESC, "
+            "id DESC) FILTER (WHERE api_quota_remaining IS NOT NULL))[1] AS api_quota_remaining "
+            "FROM enrichment_fetch_log WHERE created_at >= %s GROUP BY source ORDER BY source",
+            (since,),
+        )
+
+    def jobs_by_status(self, since: datetime) -> dict[str, int]:
+        """Parts of jobs by status: those that are not over, and those that ended from `since` on."""
+        rows = self.database.rows(
+            "SELECT status, count(*) AS parts FROM job_parts WHERE status IN ('queued', 'in_progress') "
+            "OR finished_at >= %s GROUP BY status ORDER BY status",
+            (since,),
+        )
+        return {row["status"]: row["parts"] for row in rows}
+
+    def workers(self, since: datetime) -> int:
+        """Workers that reported from `since` on."""
+        return int(
+            self.database.rows("SELECT count(*) AS n FROM procrastinate_workers WHERE last_heartbeat >= %s", (since,))[0]["n"]
+        )
+
+    def known(self) -> list[dict[str, Any]]:
+        """symbol and asset_class of every instrument that was enriched or is in tracked_symbols."""
+        return self.database.rows(
+            "SELECT symbol, asset_class FROM enrichment_status "
+            "UNION SELECT symbol, asset_class FROM tracked_symbols WHERE active"
+        )

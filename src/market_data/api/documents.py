@@ -1,0 +1,390 @@
+"""Response documents: the models of what the routes answer, with an example of every field."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
+
+from market_data.model.dataset import (
+    DIVIDENDS,
+    EARNINGS,
+    NEWS,
+    OPTIONS,
+    QUOTES,
+    SPLITS,
+    TRADES,
+    Dataset,
+)
+from market_data.model.instrument import AssetClass
+from market_data.model.timeframe import Timeframe
+
+Percent = Annotated[float, Field(ge=0, le=100, examples=[98.5])]
+Score = Annotated[float, Field(ge=0, le=1, examples=[0.97])]
+Count = Annotated[int, Field(ge=0, examples=[240])]
+Seconds = Annotated[float, Field(ge=0, examples=[75.2])]
+Milliseconds = Annotated[float, Field(ge=0, examples=[182.4])]
+Time = Annotated[AwareDatetime, Field(examples=["2026-01-31T13:30:00Z"])]
+Day = Annotated[date, Field(examples=["2026-01-31"])]
+SymbolName = Annotated[str, Field(examples=["BTC"])]
+Class = Annotated[AssetClass, Field(examples=["crypto"])]
+Frame = Annotated[Timeframe, Field(examples=["1h"])]
+StatusName = Annotated[
+    Literal["healthy", "warning", "stale", "error", "not_enriched"], Field(examples=["healthy"])
+]
+JobStatus = Annotated[
+    Literal["queued", "in_progress", "completed", "failed", "cancelled"], Field(examples=["completed"])
+]
+Exact = Annotated[float, Field(examples=[7975.89])]
+
+
+class Document(BaseModel):
+    """A JSON object; every field is always present, null where it is not known."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class InstrumentStatus(Document):
+    """Where an instrument stands."""
+
+    symbol: SymbolName
+    asset_class: Class
+    status: StatusName
+    """By how long the first expected candle has been missing, and by quality."""
+    last_enrichment_time: Time | None
+    last_fetch_source: Annotated[str | None, Field(examples=["binance"])]
+    data_age_seconds: Seconds | None
+    """Time since the newest candle ended."""
+    records_available: Count
+    quality_score: Score | None
+    validation_rate: Percent | None
+    timeframes_available: list[Frame]
+    next_enrichment: Time | None
+    error_message: Annotated[str | None, Field(examples=["binance: no answer within 30 s"])]
+    timestamp: Time
+
+
+class FetchPipeline(Document):
+    """Fetches of the last 24 hours."""
+
+    total_fetches: Count
+    successful: Count
+    success_rate: Percent | None
+    avg_response_time_ms: Milliseconds | None
+    api_quota_remaining: Annotated[int | None, Field(examples=[1143])]
+    """The least of what each source said last."""
+
+
+class ComputePipeline(Document):
+    """Feature computations of the last 24 hours."""
+
+    total_computations: Count
+    successful: Count
+    success_rate: Percent | None
+    avg_computation_time_ms: Milliseconds | None
+
+
+class QualityTotals(Document):
+    """Candles of the last 7 days, each counting once."""
+
+    symbols_tracked: Count
+    avg_validation_rate: Percent | None
+    avg_quality_score: Score | None
+
+
+class BackfillTotals(Document):
+    """Backfills by state."""
+
+    in_progress: Count
+    completed: Count
+    failed: Count
+    pending: Count
+
+
+class PipelineMetrics(Document):
+    """How the pipeline does."""
+
+    fetch_pipeline: FetchPipeline
+    compute_pipeline: ComputePipeline
+    data_quality: QualityTotals
+    backfill_progress: BackfillTotals
+    timestamp: Time
+
+
+class Receipt(Document):
+    """A queued job."""
+
+    job_id: Annotated[str, Field(examples=["5f0c1c3e-4f0e-4f53-9a37-0f6f3f0e8a11"])]
+    symbol: SymbolName | None
+    """Null when several were given."""
+    symbols: list[SymbolName]
+    asset_class: Class
+    timeframes: list[Frame]
+    status: JobStatus
+    total_records_to_process: Count | None
+    """Null where it cannot be told."""
+    estimated_duration_seconds: Seconds | None
+    """Null before there was anything to judge by."""
+    timestamp: Time
+
+
+class JobPart(Document):
+    """What became of one timeframe or dataset of one symbol."""
+
+    symbol: SymbolName | None
+    timeframe: Frame | None
+    dataset: Annotated[str | None, Field(examples=["candles"])]
+    status: JobStatus
+    records_done: Count | None
+    records_expected: Count | None
+    records_inserted: Count
+    records_updated: Count
+    records_unchanged: Count
+    records_kept: Count
+    records_rejected: Count
+    source: Annotated[str | None, Field(examples=["binance"])]
+    quality_score: Score | None
+    error: str | None
+
+
+class Job(Document):
+    """A job and its parts."""
+
+    job_id: str
+    kind: Annotated[str, Field(examples=["enrich"])]
+    origin: Annotated[str, Field(examples=["api"])]
+    symbol: SymbolName | None
+    symbols: list[SymbolName]
+    asset_class: Class | None
+    timeframes: list[Frame]
+    status: JobStatus
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    success: bool | None
+    """Null until it is over."""
+    results: list[JobPart]
+    errors: list[str]
+
+
+class Jobs(Document):
+    """A page of jobs, newest first."""
+
+    count: Count
+    next: str | None
+    """Cursor of the next page, null on the last."""
+    jobs: list[Job]
+
+
+class QualitySummary(Document):
+    """A period in four figures."""
+
+    avg_validation_rate: Percent | None
+    avg_quality_score: Score | None
+    total_gaps_detected: Count
+    total_anomalies: Count
+
+
+class DailyQuality(Document):
+    """One day."""
+
+    date: Day
+    total_records: Count
+    validated_records: Count
+    validation_rate: Percent | None
+    gaps_detected: Count
+    anomalies_detected: Count
+    avg_quality_score: Score | None
+    data_completeness: Score | None
+
+
+class FetchLog(Document):
+    """One fetch."""
+
+    source: Annotated[str, Field(examples=["binance"])]
+    timeframe: Frame | None
+    records_fetched: Count
+    records_inserted: Count
+    response_time_ms: Milliseconds | None
+    success: bool
+    timestamp: Time
+
+
+class Quality(Document):
+    """How good an instrument's data is."""
+
+    symbol: SymbolName
+    asset_class: Class
+    period_days: Annotated[int, Field(ge=1, le=365, examples=[7])]
+    summary: QualitySummary
+    daily_metrics: list[DailyQuality]
+    recent_fetch_logs: list[FetchLog]
+    timestamp: Time
+
+
+class SchedulerState(Document):
+    """Whether scheduled work starts by itself."""
+
+    state: Annotated[Literal["running", "paused", "stopped"], Field(examples=["running"])]
+    """stopped: no scheduler was seen lately."""
+    jobs_queued: Count
+    timestamp: Time
+
+
+class Overview(Document):
+    """The pipeline at a glance."""
+
+    symbols_tracked: Count
+    symbols_by_status: dict[str, Count]
+    records_available: Count
+    jobs_by_status: dict[str, Count]
+    fetch_success_rate: Percent | None
+    avg_quality_score: Score | None
+    open_gaps: Count
+    scheduler: SchedulerState
+    timestamp: Time
+
+
+class SymbolWork(Document):
+    """An instrument's standing and its newest jobs."""
+
+    symbol: SymbolName
+    asset_class: Class
+    status: InstrumentStatus
+    recent_jobs: list[Job]
+    timestamp: Time
+
+
+class SourcePerformance(Document):
+    """How one source did in the last 24 hours."""
+
+    source: Annotated[str, Field(examples=["binance"])]
+    total_fetches: Count
+    success_rate: Percent | None
+    avg_response_time_ms: Milliseconds | None
+    records_fetched: Count
+    api_quota_remaining: int | None
+
+
+class Performance(Document):
+    """How fast the pipeline is, by source and per computation."""
+
+    sources: list[SourcePerformance]
+    compute_pipeline: ComputePipeline
+    timestamp: Time
+
+
+class Check(Document):
+    """Whether one thing the program depends on is well."""
+
+    name: Annotated[str, Field(examples=["database"])]
+    healthy: bool
+    detail: str | None
+
+
+class Health(Document):
+    """Whether everything the program depends on is well."""
+
+    status: Annotated[Literal["healthy", "degraded", "unhealthy"], Field(examples=["healthy"])]
+    checks: list[Check]
+    timestamp: Time
+
+
+class Alive(Document):
+    """The process answers."""
+
+    status: Annotated[Literal["alive"], Field(examples=["alive"])]
+
+
+class Capability(Document):
+    """What a source serves of one dataset."""
+
+    dataset: Annotated[str, Field(examples=["candles"])]
+    asset_classes: list[Class]
+    timeframes: list[Frame]
+    history_days: dict[str, int]
+    """Days of history by timeframe, `all` for every one; empty when unlimited."""
+    live: bool
+
+
+class ProviderState(Document):
+    """A source and how it does."""
+
+    name: Annotated[str, Field(examples=["binance"])]
+    ready: bool
+    """Whether it can be asked."""
+    reason: str | None
+    """Why not, and what to do."""
+    priority: dict[str, int]
+    """By asset class: 1 is asked first."""
+    breaker: Annotated[Literal["closed", "open", "half_open"], Field(examples=["closed"])]
+    quota_remaining: float | None
+    capabilities: list[Capability]
+
+
+class Providers(Document):
+    """All enabled sources."""
+
+    count: Count
+    providers: list[ProviderState]
+
+
+class InstrumentState(Document):
+    """An instrument known here."""
+
+    symbol: SymbolName
+    asset_class: Class
+    tracked: bool
+    status: StatusName
+    records_available: Count
+    last_enrichment_time: Time | None
+
+
+class Instruments(Document):
+    """A page of instruments, by symbol."""
+
+    count: Count
+    next: str | None
+    """Cursor of the next page, null on the last."""
+    instruments: list[InstrumentState]
+
+
+class MadeDocument(Document, use_attribute_docstrings=False):
+    """A document made at run time, which has no source text to take docstrings from."""
+
+
+_TYPES: Final[dict[str, Any]] = {
+    "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
+}  # fmt: skip
+
+
+def fact_row(dataset: Dataset) -> type[BaseModel]:
+    """The document of one row of a dataset: its record's fields, exact numbers as JSON numbers, and its provenance."""
+    fields: dict[str, Any] = {}
+    for name, dtype in dataset.schema.items():
+        kind: Any = list[str] if dtype.is_nested() else _TYPES[str(dtype.base_type())]
+        required = dataset.record.model_fields[name].is_required()
+        fields[name] = (kind if required else kind | None, ...)
+    fields["source"] = (str, ...)
+    if dataset not in (TRADES, QUOTES):
+        fields |= {"known_from": (Time, ...), "revision": (int, ...)}
+    return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
+
+
+def fact_page_model(dataset: Dataset) -> type[BaseModel]:
+    """The document of a page of a dataset."""
+    fields: dict[str, Any] = {
+        "symbol": (SymbolName, ...),
+        "asset_class": (Class, ...),
+        "as_of": (Time | None, ...),
+        "count": (Count, ...),
+        "next": (str | None, ...),
+        dataset.name: (list[fact_row(dataset)], ...),  # type: ignore[misc]  # made at run time
+    }
+    return create_model(f"{dataset.record.__name__}Page", __base__=MadeDocument, **fields)
+
+
+FACT_PAGES: Final = {
+    dataset.name: fact_page_model(dataset) for dataset in (TRADES, QUOTES, DIVIDENDS, SPLITS, EARNINGS, OPTIONS, NEWS)
+}

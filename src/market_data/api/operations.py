@@ -1,0 +1,202 @@
+"""Operations routes: dashboard figures, instruments and providers, and the health of the process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Annotated, Final
+
+import polars as pl
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
+
+from market_data.api.arguments import AssetClassQuery, Cursor, Symbol
+from market_data.api.cursors import decoded, encoded
+from market_data.api.documents import (
+    Alive,
+    Capability,
+    Check,
+    Health,
+    Instruments,
+    InstrumentState,
+    Overview,
+    Performance,
+    Providers,
+    ProviderState,
+    SymbolWork,
+)
+from market_data.api.enrichment import LOG_WINDOW, QUALITY_WINDOW
+from market_data.api.jobs import job_page
+from market_data.api.problems import described
+from market_data.api.served import Backing, Served
+from market_data.model.errors import MarketDataError
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.provider import Provider
+from market_data.storage import switches
+from market_data.transport.breaker import BreakerState
+
+# A worker reports every ten seconds; one silent for longer is gone.
+WORKER_SILENT: Final = timedelta(seconds=60)
+
+dashboard = APIRouter(prefix="/enrichment/dashboard", tags=["operations"])
+listings = APIRouter(tags=["operations"])
+probes = APIRouter(tags=["operations"])
+
+
+@dashboard.get("/overview", responses=described())
+def overview(served: Backing) -> Overview:
+    """The pipeline at a glance."""
+    now = served.now()
+    standings = [served.standings.of(instrument) for instrument in instruments_known(served)]
+    gaps = served.tallies.gaps(now)
+    depth = served.tallies.jobs_by_status(now - LOG_WINDOW)
+    return Overview(
+        symbols_tracked=len(standings),
+        symbols_by_status=dict(Counter(standing.status(now) for standing in standings)),
+        records_available=sum(standing.records for standing in standings),
+        jobs_by_status=depth,
+        fetch_success_rate=served.tallies.fetches(now - LOG_WINDOW)["success_rate"],
+        avg_quality_score=served.tallies.quality((now - QUALITY_WINDOW).date())["avg_quality_score"],
+        open_gaps=sum(row["open_gaps"] for row in gaps),
+        scheduler=served.scheduler(),  # type: ignore[arg-type]  # validated by the model
+        timestamp=now,
+    )
+
+
+@dashboard.get("/job-status/{symbol}", responses=described(404))
+def job_status(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> SymbolWork:
+    """An instrument's standing and its newest jobs."""
+    instrument, now = served.instrument(symbol, asset_class), served.now()
+    return SymbolWork(
+        symbol=instrument.symbol,
+        asset_class=instrument.asset_class,
+        status=served.standings.of(instrument).fields(now),  # type: ignore[arg-type]  # validated by the model
+        recent_jobs=job_page(served, 10, None, symbol=instrument.symbol).jobs,
+        timestamp=now,
+    )
+
+
+@dashboard.get("/metrics", responses=described())
+def performance(served: Backing) -> Performance:
+    """How fast the pipeline is, by source."""
+    now = served.now()
+    return Performance(
+        sources=served.tallies.by_source(now - LOG_WINDOW),  # type: ignore[arg-type]  # validated by the model
+        compute_pipeline=served.tallies.computations(now - LOG_WINDOW),  # type: ignore[arg-type]
+        timestamp=now,
+    )
+
+
+@dashboard.get("/health", responses=described())
+def health(served: Backing) -> Health:
+    """Whether the scheduler and everything the program depends on is well."""
+    return health_of(served)
+
+
+@listings.get("/instruments", responses=described())
+def instruments(
+    served: Backing,
+    asset_class: AssetClassQuery = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many.")] = 100,
+    cursor: Cursor = None,
+) -> Instruments:
+    """Instruments that are tracked or were enriched, by symbol."""
+    after = None if cursor is None else decoded(cursor, (pl.String(), pl.String()))
+    found = [
+        instrument
+        for instrument in instruments_known(served)
+        if asset_class in (None, instrument.asset_class)
+        and (after is None or (instrument.symbol, instrument.asset_class.value) > after)
+    ]
+    shown, now = found[:limit], served.now()
+    tracked = {Instrument(symbol, group) for group, symbol in served.app.settings.tracked}
+    states = []
+    for instrument in shown:
+        standing = served.standings.of(instrument)
+        states.append(
+            InstrumentState(
+                symbol=instrument.symbol,
+                asset_class=instrument.asset_class,
+                tracked=instrument in tracked,
+                status=standing.status(now),  # type: ignore[arg-type]  # one of the five
+                records_available=standing.records,
+                last_enrichment_time=standing.enrichment.get("last_enrichment_time"),
+            )
+        )
+    last = shown[-1] if shown else None
+    more = last is not None and len(found) > limit
+    return Instruments(
+        count=len(shown), next=encoded([last.symbol, last.asset_class.value]) if more and last else None, instruments=states
+    )
+
+
+def instruments_known(served: Served) -> list[Instrument]:
+    """Every instrument that is tracked or was enriched, by symbol."""
+    tracked = {Instrument(symbol, group) for group, symbol in served.app.settings.tracked}
+    stored = {Instrument(row["symbol"], AssetClass(row["asset_class"])) for row in served.tallies.known()}
+    return sorted(tracked | stored, key=lambda instrument: (instrument.symbol, instrument.asset_class.value))
+
+
+@listings.get("/providers", responses=described())
+def providers(served: Backing) -> Providers:
+    """The enabled sources: what each serves, whether it can be asked, and how it does."""
+    found = [_provider(served, name, provider) for name, provider in sorted(served.app.providers.items())]
+    return Providers(count=len(found), providers=found)
+
+
+def _provider(served: Served, name: str, provider: Provider) -> ProviderState:
+    http = next((http for http in served.app.connections if http.name == name), None)
+    order = served.app.settings.instruments.priority
+    return ProviderState(
+        name=name,
+        ready=provider.ready is None,
+        reason=provider.ready,
+        priority={group.value: names.index(name) + 1 for group, names in order.items() if name in names},
+        breaker=(http.breaker.state if http else BreakerState.CLOSED).value,
+        quota_remaining=http.quota_remaining if http else None,
+        capabilities=[
+            Capability(
+                dataset=capability.dataset.name,
+                asset_classes=sorted(capability.asset_classes),
+                timeframes=sorted(capability.timeframes, key=lambda timeframe: timeframe.duration),
+                history_days={str(frame or "all"): reach.days for frame, reach in capability.reach.items()},
+                live=capability.live,
+            )
+            for capability in provider.capabilities
+        ],
+    )
+
+
+@probes.get("/healthz", responses=described())
+def healthz() -> Alive:
+    """Liveness: this process answers. Needs no key."""
+    return Alive(status="alive")
+
+
+@probes.get("/readyz", response_model=Health, responses={**described(), 503: {"model": Health, "description": "Not ready"}})
+def readyz(served: Backing) -> Response:
+    """Readiness: the database answers; a scheduler or worker that is away degrades it."""
+    found = health_of(served)
+    return JSONResponse(found.model_dump(mode="json"), 503 if found.status == "unhealthy" else 200)
+
+
+def health_of(served: Served) -> Health:
+    """Database, scheduler, workers, sources and data, each with whether it is well; never raises."""
+    now = served.now()
+    try:
+        served.database.rows("SELECT 1")
+        state = switches.scheduler_state(served.database, now)
+        workers = served.tallies.workers(now - WORKER_SILENT)
+    except MarketDataError as error:
+        checks = [Check(name="database", healthy=False, detail=type(error).__name__)]
+        return Health(status="unhealthy", checks=checks, timestamp=now)
+    checks = [
+        Check(name="database", healthy=True, detail=None),
+        Check(name="scheduler", healthy=state == "running", detail=state),
+        Check(name="workers", healthy=workers > 0, detail=f"{workers} reported within a minute"),
+    ]
+    for http in served.app.connections:
+        closed = http.breaker.state is BreakerState.CLOSED
+        checks.append(Check(name=f"source {http.name}", healthy=closed, detail=f"breaker {http.breaker.state}"))
+    status = "healthy" if all(check.healthy for check in checks) else "degraded"
+    return Health(status=status, checks=checks, timestamp=now)  # type: ignore[arg-type]  # one of the three
