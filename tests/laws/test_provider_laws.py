@@ -60,7 +60,10 @@ def build(name: str, source: Any, **changes: Any) -> tuple[Provider, Http]:
     clock = Clock()
     sender = HttpxSender(httpx.MockTransport(source))
     http = Http(name, settings, sender=sender, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0)
-    return PROVIDERS[name](settings, http), http
+    provider = PROVIDERS[name](settings, http)
+    if provider.ready is not None:
+        pytest.skip(f"{name}: {provider.ready}")
+    return provider, http
 
 
 async def candles(

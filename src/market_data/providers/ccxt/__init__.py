@@ -1,0 +1,207 @@
+"""ccxt: any of the 100+ exchanges the library of that name knows; it names and shapes, our transport asks.
+
+The library is optional: ``pip install market-data-platform[ccxt]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from market_data.model.aggregation import aggregate, closed
+from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, TRADES, Dataset
+from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
+from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.provider import Capability, Page, Provider
+from market_data.model.session import Grid, grid
+from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros
+from market_data.providers.ccxt.exchange import NAME, CcxtSettings, Exchange
+from market_data.transport.http import Http
+from market_data.transport.payload import rows_frame
+
+QUOTES: Final = ("USDT", "USD", "USDC")
+# Weeks begin on other days at some exchanges: ours are made of days.
+FINER: Final = (Timeframe.D1, Timeframe.H4, Timeframe.H1, Timeframe.M30, Timeframe.M15, Timeframe.M5, Timeframe.M1)
+MILLISECOND = timedelta(milliseconds=1)
+CRYPTO = frozenset({AssetClass.CRYPTO})
+
+
+class Ccxt(Provider):
+    """Any exchange of the library, read without a key. Rows say which in their source: ``ccxt:kraken``.
+
+    Numbers keep the digits that were sent; the library's candles have no taker volumes. It forgives answers that lack
+    what they should hold, so that here, unlike elsewhere, such an answer passes for an empty one.
+    """
+
+    name = NAME
+    Settings = CcxtSettings
+    capabilities = (
+        Capability(dataset=CANDLES, asset_classes=CRYPTO, timeframes=frozenset(Timeframe)),
+        *(Capability(dataset=dataset, asset_classes=CRYPTO) for dataset in (TRADES, FUNDING_RATES, OPEN_INTEREST)),
+    )
+
+    def __init__(self, settings: CcxtSettings, http: Http) -> None:
+        self._exchange = Exchange(settings, http)
+        self._lock = asyncio.Lock()
+
+    @property
+    def ready(self) -> str | None:
+        """See `Provider.ready`."""
+        return self._exchange.ready
+
+    async def resolve(self, instrument: Instrument) -> Listing:
+        """See `Provider.resolve`."""
+        async with self._lock:
+            markets = await self._exchange.calling(self._exchange.library.load_markets())
+        found = [market for market in markets.values() if self._is_it(market, instrument)]
+        if not found:
+            raise UnknownInstrument(f"{self._exchange.source} does not list {instrument}")
+        best = min(found, key=lambda market: (market["active"] is False, QUOTES.index(market["quote"])))
+        listed = best.get("created")
+        since = EPOCH + listed * MILLISECOND if listed else None
+        return Listing(instrument, self.name, best["symbol"], str(self._exchange.settings.exchange).upper(), since)
+
+    async def fetch_candles(
+        self, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch_candles`."""
+        wanted = grid(instrument.asset_class, timeframe, TimeRange(start, end)).closed_by(now)
+        if not len(wanted):
+            return
+        listing = await self.resolve(instrument)
+        asked = self._asked(timeframe)
+        step = asked.duration * self._exchange.page_rows("fetchOHLCV")
+        # Whole candles to a window, so that none is made of half its parts.
+        step -= step % timeframe.duration if asked is not timeframe else timedelta(0)
+        span = TimeRange(from_micros(wanted.opens[0]), from_micros(wanted.ends[-1]))
+        for window in span.split(max(step, timeframe.duration)):
+            frame = await self._window(listing, asked, window)
+            if self._exchange.last is None or frame.is_empty():
+                continue
+            known_until = min(now, self._exchange.last.server_time or now)
+            base = grid(instrument.asset_class, asked, window)
+            frame = closed(frame, base, asked, known_until)
+            if asked is not timeframe:
+                inside = (wanted.opens >= base.opens[0]) & (wanted.opens < base.ends[-1])
+                frame = aggregate(frame, Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until))
+            if frame.height:
+                yield self._page(frame)
+
+    async def fetch_trades(
+        self, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch_trades`; as far back as the exchange goes, which most do for minutes only."""
+        listing = await self.resolve(instrument)
+        async for rows in self._by_time(
+            "fetchTrades", self._exchange.library.fetch_trades, listing, start, min(end, now)
+        ):
+            fields = {"id": "trade_id", "price": "price", "amount": "size", "side": "aggressor_side"}
+            yield self._page(rows_frame(TRADES, [_named(row, fields) for row in rows], required=("trade_id",)))
+
+    async def fetch(
+        self, dataset: Dataset, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch`."""
+        exchange = self._exchange.library
+        calls: dict[str, tuple[str, Callable[..., Any], dict[str, str]]] = {
+            FUNDING_RATES.name: (
+                "fetchFundingRateHistory",
+                exchange.fetch_funding_rate_history,
+                {"fundingRate": "rate"},
+            ),
+            OPEN_INTEREST.name: (
+                "fetchOpenInterestHistory",
+                exchange.fetch_open_interest_history,
+                {"openInterestAmount": "value", "openInterestValue": "value_quote"},
+            ),
+        }
+        if dataset.name not in calls:
+            raise UnsupportedRequest(f"{self.name} serves no {dataset.name}")
+        name, call, fields = calls[dataset.name]
+        listing = await self.resolve(instrument)
+        required = (next(iter(fields.values())),)
+        async for rows in self._by_time(name, call, listing, start, min(end, now)):
+            named = [_named(row, fields) for row in rows]
+            known = [row | {"known_at": row["timestamp"], "rate_type": "Regular"} for row in named]
+            yield self._page(rows_frame(dataset, known, required=required))
+
+    async def _window(self, listing: Listing, asked: Timeframe, window: TimeRange) -> pl.DataFrame:
+        """Rows of a window; exchanges that send fewer than asked for are asked again from where they stopped."""
+        frames = [CANDLES.empty()]
+        since = window.start
+        while since < window.end:
+            limit = min(self._exchange.page_rows("fetchOHLCV"), -((since - window.end) // asked.duration))
+            rows = await self._exchange.calling(
+                self._exchange.library.fetch_ohlcv(
+                    listing.raw_symbol, asked.value, (since - EPOCH) // MILLISECOND, limit
+                )
+            )
+            frame = _candles(rows).filter(pl.col("timestamp").is_between(since, window.end, closed="left"))
+            if frame.is_empty():
+                break
+            frames.append(frame)
+            since = frame["timestamp"][-1] + asked.duration
+        return pl.concat(frames).unique(maintain_order=True).sort("timestamp", maintain_order=True)
+
+    async def _by_time(
+        self, name: str, call: Callable[..., Any], listing: Listing, start: datetime, end: datetime
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        if not self._exchange.library.has.get(name):
+            raise UnsupportedRequest(f"{self._exchange.source} has no {name}")
+        since, last_ids = start, set[Any]()
+        while since < end:
+            rows = await self._exchange.calling(
+                call(listing.raw_symbol, since=(since - EPOCH) // MILLISECOND, limit=self._exchange.page_rows(name))
+            )
+            timed = sorted(rows, key=lambda row: row["timestamp"])
+            fresh = [row for row in timed if since <= _moment(row) < end and _identity(row) not in last_ids]
+            if not fresh:
+                return
+            yield fresh
+            since = _moment(fresh[-1])
+            last_ids = {_identity(row) for row in timed if _moment(row) == since}
+
+    def _is_it(self, market: dict[str, Any], instrument: Instrument) -> bool:
+        kind = self._exchange.settings.market_type
+        fits = market["spot"] if kind == "spot" else market["swap"] and market["linear"]
+        wanted = instrument.asset_class is AssetClass.CRYPTO and market["base"] == instrument.symbol
+        return bool(fits and wanted and market["quote"] in QUOTES)
+
+    def _asked(self, timeframe: Timeframe) -> Timeframe:
+        native = self._exchange.library.timeframes or {}
+        if timeframe is not Timeframe.W1 and timeframe.value in native:
+            return timeframe
+        for finer in FINER:
+            if finer.duration < timeframe.duration and finer.value in native:
+                return finer
+        raise UnsupportedRequest(f"{self._exchange.source} has no candles that {timeframe} could be made of")
+
+    def _page(self, frame: pl.DataFrame) -> Page:
+        assert self._exchange.last is not None, "rows come with an answer"
+        last = self._exchange.last
+        return Page(frame=frame, source=self._exchange.source, fetched_at=last.fetched_at, response_ms=last.elapsed_ms)
+
+
+def _candles(rows: list[list[Any]]) -> pl.DataFrame:
+    names = ("open", "high", "low", "close", "volume")
+    try:
+        named = [{"timestamp": EPOCH + row[0] * MILLISECOND} | dict(zip(names, row[1:6], strict=True)) for row in rows]
+    except (TypeError, ValueError, IndexError) as error:
+        raise MalformedPayload(f"a candle is not as the library promises: {error!r}") from None
+    return rows_frame(CANDLES, named, required=("timestamp", *names))
+
+
+def _named(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+    return {"timestamp": _moment(row)} | {ours: row.get(theirs) for theirs, ours in fields.items()}
+
+
+def _moment(row: dict[str, Any]) -> datetime:
+    return EPOCH + int(row["timestamp"]) * MILLISECOND
+
+
+def _identity(row: dict[str, Any]) -> Any:
+    return row.get("id") or row["timestamp"]
