@@ -100,6 +100,10 @@ class App:
         """The instruments that scheduled work covers, with their timeframes."""
         return tracked(self.database, tracked_in(self.settings))
 
+    def default_timeframes(self, instrument: Instrument) -> tuple[Timeframe, ...]:
+        """The timeframes the settings give an instrument when it is tracked."""
+        return timeframes_of(self.settings, instrument)
+
     def scheduler(self) -> Scheduler:
         """What queues jobs when they are due; does nothing before it is started."""
         from market_data.jobs.schedule import Agenda, Scheduler
@@ -259,18 +263,19 @@ def timetable(settings: Settings) -> Timetable:
 
 
 def tracked_in(settings: Settings) -> dict[Instrument, tuple[Timeframe, ...]]:
-    """The instruments that the settings name, with their timeframes.
+    """The instruments that the settings name, with their timeframes."""
+    named = (Instrument(symbol, asset_class) for asset_class, symbol in settings.tracked)
+    return {instrument: timeframes_of(settings, instrument) for instrument in named}
+
+
+def timeframes_of(settings: Settings, instrument: Instrument) -> tuple[Timeframe, ...]:
+    """The timeframes of an instrument when it is tracked: its own in the settings, else its asset class's, else days.
 
     Raises:
         UsageError: naming a timeframe that there is not.
     """
-    timeframes = settings.instruments.timeframes
-    return {
-        Instrument(symbol, asset_class): Timeframe.parse_many(
-            timeframes.get(symbol) or timeframes.get(asset_class.value) or (Timeframe.D1.value,)
-        )
-        for asset_class, symbol in settings.tracked
-    }
+    named = settings.instruments.timeframes
+    return Timeframe.parse_many(named.get(instrument.symbol) or named.get(instrument.asset_class.value) or ["1d"])
 
 
 def open_database(settings: Settings) -> Database:

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from market_data.cli import database, demo, enriching, gaps, history, providing, reading, reconciling, sandboxing
+from market_data.cli import (
+    backfilling,
+    database,
+    demo,
+    enriching,
+    gaps,
+    history,
+    keys,
+    providing,
+    reading,
+    reconciling,
+    running,
+    sandboxing,
+    serving,
+    tracking,
+)
 from market_data.cli.arguments import Json
 from market_data.cli.invocation import Invocation
 from market_data.cli.program import Program
@@ -81,5 +96,15 @@ app.add_typer(history.quarantine, name="quarantine")
 app.command("reconcile")(reconciling.reconcile)
 app.command("providers")(providing.providers)
 app.add_typer(database.app, name="db")
+app.command("serve")(serving.serve)
+app.command("openapi")(serving.openapi)
+app.add_typer(keys.app, name="keys")
 app.command("sandbox")(sandboxing.sandbox)
 app.command("demo")(demo.demo)
+app.command("backfill")(backfilling.backfill)
+app.command("track")(tracking.track)
+app.command("untrack")(tracking.untrack)
+app.command("up")(running.up)
+app.command("worker")(running.worker)
+app.command("scheduler")(running.scheduler)
+app.command("jobs")(running.jobs)

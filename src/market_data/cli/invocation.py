@@ -55,16 +55,17 @@ class Invocation:
         return settings
 
     @contextmanager
-    def app(self, *, asks_providers: bool = False) -> Iterator[App]:
+    def app(self, *, asks_providers: bool = False, more: Mapping[str, tuple[Any, str]] | None = None) -> Iterator[App]:
         """The program over its database.
 
         Args:
             asks_providers: Whether providers will be asked; in the sandbox their stand-in is then started.
+            more: Further settings by dotted key, each with where it came from.
         """
         from market_data.bootstrap import open_app
 
         with ExitStack() as stack:
-            settings = stack.enter_context(self._served()) if asks_providers else self.settings()
+            settings = stack.enter_context(self._served(more)) if asks_providers else self.settings(more)
             with waiting("opening the database"):
                 app = stack.enter_context(open_app(settings, clock=now))
             yield app
@@ -88,15 +89,15 @@ class Invocation:
             yield database
 
     @contextmanager
-    def _served(self) -> Iterator[Settings]:
+    def _served(self, more: Mapping[str, tuple[Any, str]] | None = None) -> Iterator[Settings]:
         """The settings, and while they are in use the sandbox they point to, if they do."""
         if not self.sandbox:
-            yield self.settings()
+            yield self.settings(more)
             return
         from market_data.cli.sandboxing import served
 
         with served() as addresses:
-            yield self.settings({key: (value, "--sandbox") for key, value in addresses.items()})
+            yield self.settings({key: (value, "--sandbox") for key, value in addresses.items()} | dict(more or {}))
 
     def _options(self) -> dict[str, tuple[Any, str]]:
         given: dict[str, tuple[Any, str]] = {}

@@ -21,6 +21,7 @@ BESIDES_ADDRESSES: Final[Mapping[str, Any]] = {
     "providers.polygon.api_key": "sandbox",
     "providers.polygon.requests_per_minute": 6000,
     "providers.yahoo.requests_per_minute": 6000,
+    "pipelines.backfill_requests_per_minute": 6000,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from market_data.model.dataset import (
@@ -46,6 +46,14 @@ class Plan:
     chunk: timedelta = timedelta(days=366)
     most_symbols: int | None = None
     recent: timedelta = timedelta(days=30)
+
+    def span(self, now: datetime, days: int | None = None) -> tuple[datetime, datetime]:
+        """From midnight so many days ago to the past hour, or to midnight of the days to come that count too."""
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        start = midnight - timedelta(days=days or self.days)
+        if self.ahead:
+            return start, midnight + timedelta(days=self.ahead)
+        return start, now.replace(minute=0, second=0, microsecond=0)
 
 
 PLANS: Final = {

@@ -7,7 +7,7 @@ caught up once, and a second scheduler started by mistake finds nothing left to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
@@ -16,7 +16,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from market_data.jobs.datasets import PLANS
+from market_data.jobs.datasets import PLANS, plan_of
 from market_data.jobs.queue import Jobs
 from market_data.jobs.timetable import Line, Occasion, Timetable, due_between, next_occasions
 from market_data.model.errors import MarketDataError
@@ -43,6 +43,7 @@ KINDS: Final = {
     Line.RECONCILE: Kind.RECONCILE,
     Line.RETENTION: Kind.RETENTION,
 }
+_FILLING: Final = (Line.CRYPTO, Line.DAILY, Line.REFERENCE)
 _REFERENCE: Final = ("dividends", "splits", "earnings", "options-iv", "news")
 
 
@@ -164,6 +165,30 @@ class Scheduler:
         """Queue the enrichment of one or many symbols now, also while paused."""
         return self._jobs.trigger(instruments, timeframes, origin="trigger")
 
+    def fill(self) -> list[JobReceipt]:
+        """Queue all that is tracked now: candles, then the whole past of what was never collected, else its newest.
+
+        What waits already is left out; features are renewed last, from all of it.
+        """
+        now = self._jobs.clock()
+        tasks = [task for line in _FILLING for task in self._agenda.tasks(Occasion(now, line))]
+        with self._database.transaction() as connection:
+            waiting = work.already_queued(connection)
+            begun = work.backfills_begun(connection)
+        candles = [task for task in tasks if task.series is not None]
+        others = [task if work.twin_of(task)[1:] in begun else past(task, now) for task in tasks if task.series is None]
+        receipts = []
+        for kind, group in (
+            (Kind.ENRICH, candles),
+            (Kind.BACKFILL, [task for task in others if task.kind is Kind.BACKFILL]),
+            (Kind.ENRICH, [task for task in others if task.kind is Kind.ENRICH]),
+            (Kind.RECOMPUTE, [Task(kind=Kind.RECOMPUTE)]),
+        ):
+            wanted = [task for task in group if work.twin_of(task) not in waiting]
+            if wanted:
+                receipts.append(self._jobs.submit(kind, wanted, origin="start"))
+        return receipts
+
     def _wake(self) -> None:
         try:
             self.tick(self._jobs.clock())
@@ -184,3 +209,9 @@ class Scheduler:
             state = read_state(connection, STATE, lock=True)
             state.setdefault("until", now.isoformat())
             write_state(connection, STATE, {**state, "paused": paused, "by": by, "at": now.isoformat()}, now)
+
+
+def past(task: Task, now: datetime) -> Task:
+    """The backfill of a task's dataset over its default range."""
+    start, end = plan_of(str(task.dataset)).span(now)
+    return replace(task, kind=Kind.BACKFILL, start=start, end=end)

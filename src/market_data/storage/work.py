@@ -68,6 +68,16 @@ def already_queued(connection: Connection) -> set[tuple[str, str | None, str | N
     }
 
 
+def backfills_begun(connection: Connection) -> set[tuple[str | None, str | None, str | None, str | None]]:
+    """(symbol, asset_class, timeframe, dataset) of which a backfill was asked for at any time."""
+    return {
+        (symbol, asset_class, timeframe, dataset)
+        for symbol, asset_class, timeframe, dataset in connection.execute(
+            "SELECT DISTINCT symbol, asset_class, timeframe, dataset FROM job_parts WHERE kind = 'backfill'"
+        )
+    }
+
+
 def twin_of(task: Task) -> tuple[str, str | None, str | None, str | None, str | None]:
     """How `already_queued` names a task."""
     return (task.kind.value, *_identity(task), task.dataset)
