@@ -11,14 +11,13 @@ import pytest
 
 from market_data.bootstrap import open_shelves
 from market_data.model.dataset import CANDLES, EXACT
-from market_data.model.instrument import Series
 from market_data.pipeline.derive import Shelves
 from market_data.sandbox.recordings import FOLDER
 from market_data.storage.database import Database
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from history_desk import BTC_HOURS, Desk  # noqa: E402
+from history_desk import BTC_HOURS, Desk
 
 
 @pytest.fixture(scope="session")

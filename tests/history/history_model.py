@@ -19,7 +19,7 @@ class Version:
 
 @dataclass
 class Model:
-    """Candles by position, each a list of versions in order; a value is (close, has takers), and takers make it better."""
+    """Candles by position, each a list of versions in order; a value is (close, has takers), takers make it better."""
 
     said: dict[int, list[Version]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Counts the steps of a write, and stops it at one: a step is a statement, a chunk of COPY, a read, a begin, a commit."""
+"""Counts the steps of a write, and stops it at one: a statement, a chunk of COPY, a read, a begin, a commit."""
 
 from __future__ import annotations
 

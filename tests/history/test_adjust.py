@@ -1,4 +1,4 @@
-"""Adjusted views against three independent sources: LEAN's factor files, Yahoo's adjusted closes, arithmetic by hand."""
+"""Adjusted views against LEAN's factor files, Yahoo's adjusted closes and arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_dividends_as_lean_has_them(recordings: Path) -> None:
     ours, _ = factors(closes["date"], actions, closes, Adjustment.TOTAL)
     found = dict(zip(closes["date"], ours, strict=True))
     lines = (recordings / "lean/Data/equity/usa/factor_files/ibm.csv").read_text().split()
-    theirs = {datetime.strptime(day, "%Y%m%d").date(): float(f) for day, f, *_ in (line.split(",") for line in lines)}
+    theirs = {date.fromisoformat(day): float(f) for day, f, *_ in (line.split(",") for line in lines)}
     # A row of theirs holds up to its day; the recording ends in 2014, so the last one within it is the unit.
     days = [day for day in theirs if closes["date"][0] <= day < closes["date"][-1]]
     unit = theirs[min(day for day in theirs if day >= closes["date"][-1])]
@@ -106,7 +106,12 @@ def store(database: Database, dataset: Dataset, rows: list[dict[str, Any]], know
     frame = dataset.conform(pl.DataFrame(rows, infer_schema_length=None))
     with database.transaction() as connection:
         append(
-            connection, database, dataset, AAPL_DAYS.instrument, frame, Provenance(source="yahoo", now=known, run_id=uuid4())
+            connection,
+            database,
+            dataset,
+            AAPL_DAYS.instrument,
+            frame,
+            Provenance(source="yahoo", now=known, run_id=uuid4()),
         )
 
 
@@ -182,7 +187,14 @@ def test_a_week_with_a_split_inside_is_not_known(apple: Desk, new_desk: Callable
     weeks = new_desk(apple.database, Series(AAPL_DAYS.instrument, Timeframe.W1))
     weeks.now = apple.now
     rows = [
-        {"timestamp": datetime(2024, 5, day, 13, 30, tzinfo=UTC), "open": 100, "high": 120, "low": 90, "close": 110, "volume": 5}
+        {
+            "timestamp": datetime(2024, 5, day, 13, 30, tzinfo=UTC),
+            "open": 100,
+            "high": 120,
+            "low": 90,
+            "close": 110,
+            "volume": 5,
+        }
         for day in (6, 13, 20)
     ]
     weeks.offer(rows, "yahoo")

@@ -1,7 +1,6 @@
-"""kill -9 at every step of a write, of the program and of PostgreSQL: afterwards all is as if nobody had been killed."""
+"""kill -9 at every step of a write, of the program and of PostgreSQL: afterwards all is as if nobody was killed."""
 
 from __future__ import annotations
-
 
 import signal
 import subprocess

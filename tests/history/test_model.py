@@ -15,7 +15,14 @@ from history_desk import content
 from history_model import MANUAL, Model
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from polars.testing import assert_frame_equal
 
 from market_data.model.instrument import AssetClass, Instrument, Series

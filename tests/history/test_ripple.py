@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def ways_agree(new_desk: Callable[..., Desk], database: Database, rows: pl.DataF
     shuffled = random.Random(37)
     pieces = new_desk(database, series(Timeframe.H1))
     cuts = [0, *sorted(shuffled.sample(range(1, rows.height), 36)), rows.height]
-    parts = [rows[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [rows[a:b] for a, b in pairwise(cuts)]
     shuffled.shuffle(parts)
     assert sum(pieces.offer(part).counts.inserted for part in parts) == rows.height
     assert content(pieces).equals(content(whole))
@@ -142,7 +143,9 @@ def test_changes_far_apart_are_not_read_as_one(
     assert len(read) == 3
     assert max(read) <= 2 * 1440 + 1
     monkeypatch.undo()
-    assert desk.known(desk.now).drop("computed_at", "updated_at").equals(desk.present().drop("computed_at", "updated_at"))
+    assert (
+        desk.known(desk.now).drop("computed_at", "updated_at").equals(desk.present().drop("computed_at", "updated_at"))
+    )
 
 
 def test_clusters_part_where_much_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,11 @@ def test_rows_that_lack_a_value_or_the_grid_lose_nobody_else(desk: Any) -> None:
     ]
     outcome = desk.offer(rows)
     assert outcome.counts == Counts(inserted=2, rejected=3)
-    assert sorted(desk.table("quarantine", "rule", "id")) == [("off_grid",), ("value_missing",), ("value_missing, off_grid",)]
+    assert sorted(desk.table("quarantine", "rule", "id")) == [
+        ("off_grid",),
+        ("value_missing",),
+        ("value_missing, off_grid",),
+    ]
 
 
 def test_the_same_again_writes_nothing(desk: Any) -> None:
@@ -113,7 +117,7 @@ def test_server_counts_no_write_for_the_same_again(desk: Any) -> None:
     desk.offer(rows)
     counted = []
     for _ in range(2):
-        for pooled in range(12):  # every pooled connection reports its own work, when asked
+        for _pooled in range(12):  # every pooled connection reports its own work, when asked
             with desk.database.transaction() as connection:
                 connection.execute("SELECT pg_stat_force_next_flush()")
         with desk.database.transaction() as connection:

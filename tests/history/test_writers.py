@@ -76,7 +76,9 @@ def test_eight_threads_of_one_program(database: Database, shelves: Shelves) -> N
 def test_eight_programs_for_a_minute(database: Database, database_url: str, shelves: Shelves) -> None:
     script = Path(__file__).with_name("history_writer.py")
     writers = [
-        subprocess.Popen([sys.executable, str(script), database_url, str(number), "60"], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, str(script), database_url, str(number), "60"], stdout=subprocess.PIPE, text=True
+        )
         for number in range(WRITERS)
     ]
     started = time.monotonic()
@@ -85,7 +87,10 @@ def test_eight_programs_for_a_minute(database: Database, database_url: str, shel
         said, _ = writer.communicate(timeout=180)
         assert writer.returncode == 0
         batches += int(said)
-    print(f"{batches} batches of {WRITERS} writers in {time.monotonic() - started:.0f} s, {check(database, shelves)} corrections")
+    print(
+        f"{batches} batches of {WRITERS} writers in {time.monotonic() - started:.0f} s, "
+        f"{check(database, shelves)} corrections"
+    )
 
 
 def test_as_many_writers_as_pooled_connections_do_not_starve_each_other(

@@ -56,10 +56,7 @@ def correct(
     wanted = _pairs(values or [])
     with invocation.app() as app:
         amender = Amender(app.database, app.shelves, app.clock, getpass.getuser())
-        if revert:
-            change = amender.revert(series, moment, reason)
-        else:
-            change = amender.correct(series, moment, wanted, reason)
+        change = amender.revert(series, moment, reason) if revert else amender.correct(series, moment, wanted, reason)
     done = {
         "series": str(series),
         "timestamp": moment,

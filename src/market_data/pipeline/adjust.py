@@ -5,8 +5,8 @@ lies after D and not after the date of reading:
 
 - splits: price x product of split_from / split_to, volume by the inverse;
 - total: also price x product of (1 - dividend / close of the session before the ex-date). This is the convention of
-  Yahoo, CRSP and LEAN. The other one in use, c / (c + d) with c the close of the ex-date (Quandl), is understood too; they
-  agree in what they mean, a return with the dividend reinvested, at the previous or at the ex-date's close.
+  Yahoo, CRSP and LEAN. The other one in use, c / (c + d) with c the close of the ex-date (Quandl), is understood too.
+  Both mean a return with the dividend reinvested, at the previous close or at that of the ex-date.
 
 An amount is per share as traded on the ex-date: where a split falls on the same day the previous close is converted.
 """
@@ -74,7 +74,7 @@ class Actions:
 
 
 def known_actions(reader: Reader, instrument: Instrument, as_of: datetime) -> Actions:
-    """Splits and dividends known at a moment and in effect by then, each dataset from the source that has most of them."""
+    """Splits and dividends known at a moment and in effect by then, each from the source that has most of them."""
     splits = _of_one_source(reader, SPLITS, instrument, as_of).select(
         pl.col("execution_date").alias("date"),
         pl.col("split_from").cast(pl.Float64).alias("from"),
@@ -126,9 +126,7 @@ def factors(
     return split * _after(wanted, paid["date"], each), split
 
 
-def _dividend_factor(
-    paid: tuple[date, float], splits: pl.DataFrame, closes: pl.DataFrame, rule: DividendRule
-) -> float:
+def _dividend_factor(paid: tuple[date, float], splits: pl.DataFrame, closes: pl.DataFrame, rule: DividendRule) -> float:
     day, amount = paid
     if rule is DividendRule.EX_DATE_CLOSE:
         found = closes.filter(pl.col("date") == day)["close"]
@@ -181,9 +179,10 @@ def adjust(
     price, volume = factors(dates, actions, closes, adjustment, rule)
     if series.timeframe is Timeframe.W1:
         price = np.where(_acted_within(dates, actions, adjustment), np.nan, price)
+    shares = np.where(np.isnan(price), np.nan, 1.0 / volume)
     return rows.with_columns(
         *(_times(rows, name, price) for name in PRICES if name in rows.columns),
-        *(_times(rows, name, np.where(np.isnan(price), np.nan, 1.0 / volume)) for name in VOLUMES if name in rows.columns),
+        *(_times(rows, name, shares) for name in VOLUMES if name in rows.columns),
     )
 
 
@@ -208,14 +207,12 @@ def _acted_within(dates: pl.Series, actions: Actions, adjustment: Adjustment) ->
 
 
 def _closes(reader: Reader, series: Series, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
-    """Raw closes by session date: of the daily series where it has them, else the last candle's of the series itself."""
+    """Raw closes by session date: the daily series' where it has them, else the last candle's of the series itself."""
     first: datetime = rows["timestamp"][0]
     span = TimeRange(first - 14 * _DAY, max(as_of, first) + _DAY)
     daily = reader.candles(Series(series.instrument, Timeframe.D1), span, as_of=as_of)
     own = reader.candles(series, span, as_of=as_of) if series.timeframe.intraday else daily.clear()
-    both = [
-        found.select(pl.col("timestamp").dt.date().alias("date"), "close") for found in (own, daily)
-    ]
+    both = [found.select(pl.col("timestamp").dt.date().alias("date"), "close") for found in (own, daily)]
     return pl.concat(both).unique("date", keep="last", maintain_order=True).sort("date").select("date", "close")
 
 

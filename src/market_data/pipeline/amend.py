@@ -38,7 +38,7 @@ class Amender:
     actor: str
 
     def correct(self, series: Series, timestamp: datetime, values: Mapping[str, str], comment: str) -> Change:
-        """Set fields of a stored candle; features of it and of the later ones it reaches follow in the same transaction.
+        """Set fields of a stored candle; its features and those of later ones it reaches follow in one transaction.
 
         Args:
             values: field name to its new value as text; an empty text makes an optional field absent.
@@ -76,7 +76,9 @@ class Amender:
         facts = Reader(self.database).newest_facts(series, TimeRange(timestamp, timestamp + MICROSECOND))
         standing = facts.filter("chosen").sort("known_from").tail(1)
         if standing.is_empty():
-            raise UsageError(f"No candle of {series} at {timestamp:%Y-%m-%dT%H:%M:%SZ} is stored; only those can be corrected.")
+            raise UsageError(
+                f"No candle of {series} at {timestamp:%Y-%m-%dT%H:%M:%SZ} is stored; only those can be corrected."
+            )
         wanted = standing.select(*CANDLES.schema, "data_age_seconds").with_columns(
             pl.lit(value, CANDLES.schema[name]).alias(name) for name, value in values.items()
         )
@@ -85,7 +87,9 @@ class Amender:
         checked = validate(series, with_ends(series, wanted), self.shelves.rules)
         if checked.rejected.height:
             broken = ", ".join(checked.rejected["rules"][0])
-            raise UsageError(f"The corrected candle would be rejected: {broken}. Correct all fields that belong together.")
+            raise UsageError(
+                f"The corrected candle would be rejected: {broken}. Correct all fields that belong together."
+            )
         accepted = checked.accepted.with_columns(fact_score(series, checked.accepted))
         judged = classify(accepted, facts, MANUAL)
         origin = Origin(source=MANUAL, fetched_at=now, now=now, run_id=uuid4(), actor=self.actor, comment=comment)
@@ -167,11 +171,20 @@ def parse_values(values: Mapping[str, str]) -> dict[str, Decimal | int | None]:
     for name, text in values.items():
         if name not in COMPARED:
             raise UsageError(f"A candle has no field {name!r} to correct. Valid: {', '.join(COMPARED)}")
-        try:
-            number = Decimal(text) if text else None
-            if number is not None and (not number.is_finite() or number != round(number, 18) or abs(number) >= 10**20):
-                raise InvalidOperation
-            parsed[name] = int(number) if number is not None and not CANDLES.schema[name].is_decimal() else number
-        except InvalidOperation:
-            raise UsageError(f"{name}={text}: not a number with up to 20 digits before and 18 after the point.") from None
+        number = _exact(text) if text else None
+        if text and number is None:
+            raise UsageError(f"{name}={text}: not a number with up to 20 digits before and 18 after the point.")
+        whole = number is not None and not CANDLES.schema[name].is_decimal()
+        parsed[name] = int(number) if whole and number is not None else number
     return parsed
+
+
+def _exact(text: str) -> Decimal | None:
+    """The number, None when it is none or does not fit a candle's columns."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or abs(number) >= 10**20:
+        return None
+    return number if number == round(number, 18) else None

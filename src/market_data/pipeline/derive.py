@@ -94,8 +94,8 @@ def derive(
         shelves: what to compute and check.
 
     Returns:
-        `timestamp`, SOURCE_VALUES, one column per feature, feature_version, is_validated, quality_score, data_completeness,
-        validation_notes, gap_detected, volume_anomaly.
+        `timestamp`, SOURCE_VALUES, one column per feature, feature_version, is_validated, quality_score,
+        data_completeness, validation_notes, gap_detected, volume_anomaly.
     """
     joined = join_observations(rows, observations)
     # The difference is taken exactly, then rounded once.

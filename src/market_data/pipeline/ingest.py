@@ -22,8 +22,8 @@ from market_data.pipeline.ripple import extent_of
 from market_data.pipeline.validate import Checked, validate
 from market_data.storage import audit
 from market_data.storage.database import Connection, Database
-from market_data.storage.quarantine import quarantine
 from market_data.storage.due import lock_instrument
+from market_data.storage.quarantine import quarantine
 from market_data.storage.reader import Reader
 from market_data.storage.upsert import Counts, Origin, classify, lock_series, next_moment, prepare_partitions
 

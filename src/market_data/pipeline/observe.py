@@ -1,4 +1,4 @@
-"""Joins values that have their own clock onto candles as of each candle's close; nothing is known before it was published."""
+"""Joins values that have their own clock onto candles as of each candle's close: nothing before it was published."""
 
 from __future__ import annotations
 

@@ -77,4 +77,3 @@ def _stretches(waiting: pl.DataFrame) -> Iterator[tuple[Series, str, datetime, p
         for part in timed.with_columns(stretch=apart).partition_by("stretch", maintain_order=True, include_key=False):
             assert isinstance(created_at, datetime)
             yield series, str(source), created_at, part
-

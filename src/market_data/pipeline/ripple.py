@@ -1,4 +1,4 @@
-"""What a change touches: the derived columns of changed candles and of exactly the later ones whose lookback reaches them.
+"""What a change touches: derived columns of changed candles and of exactly the later ones whose lookback reaches them.
 
 Changes that lie far apart are worked through in clusters, so that memory is bounded by the lookback and not by the time
 between them.
@@ -53,7 +53,7 @@ class Ripple:
     disputed: pl.Series
 
     def __iter__(self) -> Iterator[Touched]:
-        """Each cluster of changes in turn; every touched row is in at least one of them, always with the same values."""
+        """Each cluster of changes in turn; a touched row is in at least one of them, always with the same values."""
         lookback = self.shelves.lookback(self.series)
         touched = pl.concat([self.changed["timestamp"], self.disputed]).unique().sort()
         for cluster in clusters(touched, self.series, lookback):
@@ -67,9 +67,7 @@ class Ripple:
         derived = derived.filter(reached(rows["timestamp"], cluster, lookback))
         changed = self.changed.select("timestamp")
         return Touched(
-            own=derived.join(changed, on="timestamp", how="semi").filter(
-                pl.col("timestamp").is_in(cluster.implode())
-            ),
+            own=derived.join(changed, on="timestamp", how="semi").filter(pl.col("timestamp").is_in(cluster.implode())),
             later=derived.join(changed, on="timestamp", how="anti"),
         )
 
@@ -140,9 +138,9 @@ def observed(
     for name, span in shelves.history().items():
         spans[name] = max(span, spans.get(name, timedelta(0)))
     extent = extent_of(rows["timestamp"])
-    until = rows["end"].max() if rows["end"].null_count() < rows.height else extent.end
+    until: datetime = rows["end"].max()  # type: ignore[assignment]  # stored candles are on the grid
     found: dict[str, pl.DataFrame] = {}
     for name, span in spans.items():
-        wanted = TimeRange(extent.start - span - series.timeframe.duration, until + MICROSECOND)  # type: ignore[operator]
+        wanted = TimeRange(extent.start - span - series.timeframe.duration, until + MICROSECOND)
         found[name] = reader.observations(DATASETS[name], series.instrument, wanted, as_of)
     return found

@@ -68,9 +68,9 @@ def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
     """Append to enrichment_fetch_log."""
     instrument, counts = fetch.instrument, fetch.counts
     connection.execute(
-        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, dataset, source, fetch_date_start, fetch_date_end, "
-        "records_fetched, records_inserted, records_updated, records_unchanged, records_kept, records_rejected, "
-        "source_response_time_ms, success, error_details, api_quota_remaining, run_id, created_at) "
+        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, dataset, source, fetch_date_start, "
+        "fetch_date_end, records_fetched, records_inserted, records_updated, records_unchanged, records_kept, "
+        "records_rejected, source_response_time_ms, success, error_details, api_quota_remaining, run_id, created_at) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             instrument.symbol,
@@ -123,13 +123,9 @@ def record_disagreements(connection: Connection, series: Series, disagreements: 
     )
     columns = ", ".join(rows.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
-    connection.execute(
-        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM disagreements WITH NO DATA"
-    )
+    connection.execute(f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM disagreements WITH NO DATA")
     copy_in(connection, "staged", rows)
-    connection.execute(
-        f"INSERT INTO disagreements ({columns}) SELECT {columns} FROM staged ON CONFLICT DO NOTHING"
-    )
+    connection.execute(f"INSERT INTO disagreements ({columns}) SELECT {columns} FROM staged ON CONFLICT DO NOTHING")
 
 
 def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRange, now: datetime) -> None:
@@ -180,7 +176,8 @@ def record_progress(
         "last_successful_date, status, retry_count, created_at, updated_at) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s) "
         "ON CONFLICT (backfill_job_id, symbol, asset_class, dataset, timeframe) DO UPDATE SET "
-        "last_successful_date = excluded.last_successful_date, status = excluded.status, updated_at = excluded.updated_at",
+        "last_successful_date = excluded.last_successful_date, status = excluded.status, "
+        "updated_at = excluded.updated_at",
         [*series.key, job_id, span.start, span.end, done_until, status, now, now],
     )
 
@@ -209,7 +206,8 @@ ON CONFLICT (symbol, asset_class, date) DO UPDATE SET (total_records, validated_
 _STATUS = """
 INSERT INTO enrichment_status AS s (symbol, asset_class, status, last_enrichment_time, last_fetch_source,
     data_age_seconds, records_available, quality_score, validation_rate, error_message, updated_at)
-SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s, %(source)s,
+SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s,
+    %(source)s,
     extract(epoch FROM %(now)s - max(timestamp)), count(*), avg(quality_score),
     100.0 * count(*) FILTER (WHERE is_validated) / nullif(count(*), 0), %(error)s, %(now)s
 FROM market_data_v2 WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s

@@ -1,4 +1,4 @@
-"""Rows that broke a rejecting rule, whole and with the rules they broke: kept, listed, and resolved when they are good."""
+"""Rows that broke a rejecting rule, whole and with the rules they broke: kept, listed, resolved when they are good."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ def quarantine(
     ).unique(["timestamp", "payload"], keep="first", maintain_order=True)
     columns = ", ".join(rows.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.rejected")
-    connection.execute(
-        f"CREATE TEMP TABLE rejected ON COMMIT DROP AS SELECT {columns} FROM quarantine WITH NO DATA"
-    )
+    connection.execute(f"CREATE TEMP TABLE rejected ON COMMIT DROP AS SELECT {columns} FROM quarantine WITH NO DATA")
     copy_in(connection, "rejected", rows)
     connection.execute("ANALYZE pg_temp.rejected")
     return connection.execute(
@@ -93,14 +91,21 @@ def shown(database: Database, number: int) -> dict[str, Any] | None:
 
 
 def unresolved(database: Database, instrument: Instrument | None, numbers: Sequence[int] | None) -> pl.DataFrame:
-    """Candles that wait in quarantine, of an instrument or of all, or only those numbered: `id`, the series' key,
-    `source`, `created_at`, `payload` as text, in the order of their timestamps."""
+    """Candles that wait in quarantine, of an instrument or of all, or only those numbered.
+
+    Returns:
+        `id`, the series' key, `source`, `created_at`, `payload` as text, in the order of their timestamps.
+    """
     return database.frame(
         "SELECT id, symbol, asset_class, timeframe, source, created_at, payload::text AS payload FROM quarantine "
         "WHERE dataset = 'candles' AND resolved_at IS NULL AND (%s::text IS NULL OR symbol = %s AND asset_class = %s) "
         "AND (%s::bigint[] IS NULL OR id = ANY(%s)) ORDER BY symbol, asset_class, timeframe, source, timestamp, id",
         (
-            *([None] * 3 if instrument is None else [instrument.symbol, instrument.symbol, instrument.asset_class.value]),
+            *(
+                [None] * 3
+                if instrument is None
+                else [instrument.symbol, instrument.symbol, instrument.asset_class.value]
+            ),
             numbers and list(numbers),
             numbers and list(numbers),
         ),

@@ -20,14 +20,14 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads committed rows; every method returns a frame or plain values and raises StorageError or DatabaseUnavailable."""
+    """Reads committed rows; every method returns a frame or plain values, or raises StorageError, DatabaseUnavailable."""
 
     database: Database
 
     def newest_facts(self, series: Series, span: TimeRange) -> pl.DataFrame:
         """The newest version per timestamp and source in [start, end), with `source`, `known_from`, `chosen`."""
         return self.database.frame(
-            f"SELECT DISTINCT ON (timestamp, source) timestamp, source, known_from, chosen, {_FACTS} FROM candles "  # noqa: S608
+            f"SELECT DISTINCT ON (timestamp, source) timestamp, source, known_from, chosen, {_FACTS} FROM candles "
             f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, source, known_from DESC",
             (*series.key, span.start, span.end),
         )
@@ -75,7 +75,7 @@ class Reader:
         direction = "DESC" if limit < 0 else "ASC"
         bounded = f"LIMIT {abs(limit)}" if limit else ""
         rows = self.database.frame(
-            f"SELECT DISTINCT ON (timestamp) timestamp, {_FACTS}, source, known_from FROM candles "  # noqa: S608
+            f"SELECT DISTINCT ON (timestamp) timestamp, {_FACTS}, source, known_from FROM candles "
             f"WHERE {_OF_SERIES} AND {where} AND chosen {known} "
             f"ORDER BY timestamp {direction}, known_from DESC {bounded}",
             tuple(parameters),
@@ -88,16 +88,16 @@ class Reader:
         """What stood at a past moment in [start, end), in order; the newest `limit` candles when given.
 
         Returns:
-            CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `revision` (how many versions had stood by then,
-            this one included) and `created_at` (when the first was stored).
+            CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `revision` (how many versions had stood by
+            then, this one included) and `created_at` (when the first was stored).
         """
         where, parameters = f"{_OF_SERIES} AND chosen AND known_from <= %s", [*series.key, as_of]
         if span is not None:
             where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
         bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
         return self.database.frame(
-            f"SELECT * FROM (SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, fetched_at, "
-            "data_age_seconds, count(*) OVER versions AS revision, min(known_from) OVER versions AS created_at "
+            f"SELECT * FROM (SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, "
+            "fetched_at, data_age_seconds, count(*) OVER versions AS revision, min(known_from) OVER versions AS created_at "
             f"FROM candles WHERE {where} WINDOW versions AS (PARTITION BY timestamp) "
             f"ORDER BY timestamp DESC, known_from DESC) AS newest {bounded}",
             tuple(parameters),
@@ -118,7 +118,7 @@ class Reader:
         columns = ", ".join(dataset.schema)
         key = ", ".join(dataset.key)
         return self.database.frame(
-            f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = %s AND asset_class = %s "  # noqa: S608
+            f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.name} WHERE symbol = %s AND asset_class = %s "
             f"AND timestamp >= %s AND timestamp < %s AND (%s::timestamptz IS NULL OR known_from <= %s) "
             f"ORDER BY {key}, known_from DESC, source",
             (instrument.symbol, instrument.asset_class.value, span.start, span.end, as_of, as_of),
@@ -141,14 +141,14 @@ class Reader:
             parameters += [span.start, span.end]
             where += " AND timestamp >= %s AND timestamp < %s"
         bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
-        frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))  # noqa: S608
+        frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))
         return frame.sort("timestamp").drop("id")
 
     def timestamps(self, series: Series, span: TimeRange, *, limit: int | None = None) -> pl.Series:
         """Open times of the stored candles of [start, end), in order; the first `limit` when given."""
         bounded = f" LIMIT {int(limit)}" if limit else ""
         return self.database.frame(
-            f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "  # noqa: S608
+            f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
             f"ORDER BY timestamp{bounded}",
             (*series.key, span.start, span.end),
         )["timestamp"]

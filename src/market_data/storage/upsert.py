@@ -147,9 +147,7 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
         .otherwise(pl.lit(Verdict.KEPT.value))
     )
     own_reason = "manual_correction" if source == MANUAL else "source_updated"
-    reason = (
-        pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
-    )
+    reason = pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
     return known.with_columns(verdict=verdict).with_columns(
         reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
     )
@@ -308,7 +306,5 @@ _SAME_ROW: Final = " AND ".join(
 def _stage(connection: Connection, frame: pl.DataFrame) -> None:
     columns = ", ".join(frame.columns)
     connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
-    connection.execute(
-        f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA"
-    )
+    connection.execute(f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA")
     copy_in(connection, "staged", frame)
