@@ -1,0 +1,97 @@
+"""Listening: the API on an address, refused beyond this machine while nobody would be asked for a key."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from market_data.api.security import is_loopback
+from market_data.bootstrap import App
+from market_data.model.errors import ConfigError
+from market_data.storage.keys import any_usable_key
+
+# Requests under way get so long to end when the server stops.
+GRACE_SECONDS: Final = 10
+# More requests than this at once are refused, before memory is short.
+MOST_AT_ONCE: Final = 512
+
+
+def check_address(app: App, host: str) -> None:
+    """Refuse to listen where others could come in without a key.
+
+    Raises:
+        ConfigError: saying what to do.
+    """
+    limits = app.settings.api
+    if is_loopback(host) or limits.allow_remote_without_keys:
+        return
+    if limits.keys == "off":
+        raise ConfigError(
+            f"Listening on {host} without keys would let anybody in: set api.keys to auto or required, or set "
+            "api.allow_remote_without_keys when something in front of it asks who comes"
+        )
+    if not any_usable_key(app.database, app.clock()):
+        raise ConfigError(
+            f"Listening on {host} needs an API key, and there is none: make one with 'market-data keys create NAME', "
+            "or listen on 127.0.0.1"
+        )
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any that is free.
+
+    Raises:
+        ConfigError: when the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(f"Cannot listen on {host} port {port}: {reason}; choose another with --port") from None
+    return found
+
+
+def server_of(api: FastAPI, *, quiet: bool = True) -> uvicorn.Server:
+    """A server for the application: nothing of requests in its log, since addresses may carry secrets."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            api,
+            log_config=None,
+            access_log=not quiet,
+            server_header=False,
+            date_header=False,
+            lifespan="off",
+            limit_concurrency=MOST_AT_ONCE,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            # Who comes from where is what the connection says, not what a header claims.
+            proxy_headers=False,
+        )
+    )
+
+
+def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
+    """Serve until told to stop by a signal.
+
+    Args:
+        started: called when requests are taken.
+    """
+
+    async def run() -> None:
+        server = server_of(api)
+        serving = asyncio.create_task(server.serve([listening]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            started()
+        await serving
+
+    asyncio.run(run())
