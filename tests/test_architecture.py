@@ -95,7 +95,7 @@ def public_things(body: list[ast.stmt], inside: str = "") -> Iterator[tuple[str,
 
 
 # What a declared dependency brings by its own contract and we call directly.
-BROUGHT = {"adbc-driver-manager", "psycopg-pool", "pydantic-core", "sqlalchemy"}
+BROUGHT = {"psycopg-pool", "pydantic-core", "sqlalchemy"}
 
 
 # Whose programs or modules others of ours look for by themselves.

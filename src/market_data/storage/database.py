@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from market_data.model.errors import ConfigError, DatabaseUnavailable, TransientError, UsageError
-from market_data.storage.arrow_reads import ArrowReader
+from market_data.storage.copy_out import copy_out
 from market_data.storage.embedded import EmbeddedServer
 from market_data.storage.sql_errors import masked_url, retryable, translated
 
@@ -28,7 +28,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 T = TypeVar("T")
 
 POOL_SIZE: Final = 8
-ARROW_CONNECTIONS: Final = 4
+READERS: Final = 4
 LOCK_SECONDS: Final = 30.0
 STATEMENT_SECONDS: Final = 600.0
 CONNECT_SECONDS: Final = 10
@@ -64,17 +64,9 @@ class Database:
             "SET client_min_messages = 'warning'",
         )
         self._probe_until_alive()
-        self._pool: psycopg_pool.ConnectionPool[Connection] = psycopg_pool.ConnectionPool(
-            conninfo,
-            kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
-            min_size=1,
-            max_size=pool_size,
-            timeout=3 * CONNECT_SECONDS,
-            configure=self._configure,
-            check=psycopg_pool.ConnectionPool.check_connection,
-            open=True,
-        )
-        self._arrow = ArrowReader(conninfo, session=self._session, size=ARROW_CONNECTIONS)
+        self._pool = self._open_pool(1, pool_size)
+        # Apart, so that writers who read inside their transaction never wait for one another's connection.
+        self._readers = self._open_pool(0, READERS)
 
     @classmethod
     def open(
@@ -123,7 +115,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections and leave the embedded server; the last to leave stops it."""
-        self._arrow.close()
+        self._readers.close()
         self._pool.close()
         if self.server is not None:
             self.server.release()
@@ -172,9 +164,18 @@ class Database:
         Raises:
             MarketDataError: ours for what PostgreSQL says.
         """
-        if not params:
-            return self._arrow.read(query)
-        return self._arrow.read(_with_values(query, params))
+        statement = _with_values(query, params) if params else query
+        for attempt in range(1, ATTEMPTS):
+            try:
+                with self._connection(self._readers) as connection:
+                    return copy_out(connection, statement)
+            except DatabaseUnavailable as error:
+                if isinstance(error.__cause__, psycopg_pool.PoolTimeout):
+                    raise
+            # The server was restarted or is being revived, and a read may be repeated safely.
+            time.sleep(0.05 * attempt)
+        with self._connection(self._readers) as connection:
+            return copy_out(connection, statement)
 
     def rows(self, query: str, params: Parameters = ()) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries, for small results; sees what is committed.
@@ -190,11 +191,23 @@ class Database:
         """The connection string for another driver; holds the password, so never print it."""
         return self._conninfo()
 
+    def _open_pool(self, least: int, most: int) -> psycopg_pool.ConnectionPool[Connection]:
+        return psycopg_pool.ConnectionPool(
+            self._conninfo,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
+            min_size=least,
+            max_size=most,
+            timeout=3 * CONNECT_SECONDS,
+            configure=self._configure,
+            check=psycopg_pool.ConnectionPool.check_connection,
+            open=True,
+        )
+
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self, pool: psycopg_pool.ConnectionPool[Connection] | None = None) -> Iterator[Connection]:
         conninfo = self._conninfo()
         try:
-            with translated(conninfo), self._pool.connection() as connection:
+            with translated(conninfo), (pool or self._pool).connection() as connection:
                 yield connection
         except psycopg_pool.PoolTimeout as error:
             raise DatabaseUnavailable(f"{self.name} gave no connection in time: {error}") from error

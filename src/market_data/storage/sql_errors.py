@@ -28,16 +28,6 @@ RETRYABLE: Final = frozenset({"40001", "40P01"})
 _NAME: Final = r'(?P<kind>[a-z -]+?) "?(?P<name>[^"\n]+?)"?(?= DETAIL:| \(|$)'
 _DENIED: Final = re.compile(f"permission denied for {_NAME}", re.MULTILINE)
 _OWNER: Final = re.compile(f"must be owner of {_NAME}", re.MULTILINE)
-# ADBC passes on an error in the middle of the rows without its SQLSTATE.
-_STATE_BY_WORDS: Final = {
-    "canceling statement due to": "57014",
-    "could not serialize access": "40001",
-    "deadlock detected": "40P01",
-    "No space left on device": "53100",
-    "terminating connection": "57P01",
-    "server closed the connection": "08006",
-    "no connection to the server": "08003",
-}
 _PRIVILEGES: Final = {
     "table": "SELECT, INSERT, UPDATE, DELETE ON TABLE",
     "view": "SELECT ON TABLE",
@@ -64,7 +54,7 @@ def masked_url(conninfo: str) -> str:
 
 @contextmanager
 def translated(conninfo: str) -> Iterator[None]:
-    """Turn psycopg's and ADBC's errors inside the block into ours; `conninfo` is named in them, masked."""
+    """Turn psycopg's errors inside the block into ours; `conninfo` is named in them, masked."""
     try:
         yield
     except psycopg.Error as error:
@@ -72,9 +62,9 @@ def translated(conninfo: str) -> Iterator[None]:
 
 
 def translate(error: Exception, conninfo: str) -> MarketDataError:
-    """Our error for one of psycopg, psycopg_pool or ADBC (anything that may carry an SQLSTATE)."""
+    """Our error for one of psycopg or psycopg_pool."""
     message = _without_password(_message(error), conninfo)
-    state = sqlstate(error) or next((code for words, code in _STATE_BY_WORDS.items() if words in message), None)
+    state = sqlstate(error)
     if state is None:
         return _connection_failure(error, message, conninfo)
     return _by_state(state, message, conninfo)
@@ -83,7 +73,7 @@ def translate(error: Exception, conninfo: str) -> MarketDataError:
 def sqlstate(error: BaseException) -> str | None:
     """The five characters PostgreSQL gave the error, None when it did not come from the server."""
     state = getattr(error, "sqlstate", None)
-    return state if isinstance(state, str) and len(state) == 5 and state != "\0" * 5 else None
+    return state if isinstance(state, str) and len(state) == 5 else None
 
 
 def retryable(error: MarketDataError) -> bool:
@@ -125,14 +115,9 @@ def _connection_failure(error: Exception, message: str, conninfo: str) -> Market
         return BadCredentials(f"{where} does not let this user in: {message}")
     if "permission denied for database" in message:
         return MissingPrivilege(f"{message}. {_grant(message, conninfo)}")
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or _is_adbc_connection_error(error):
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(f"{where} cannot be reached: {message}")
     return StorageError(f"The database driver refused: {message}")
-
-
-def _is_adbc_connection_error(error: Exception) -> bool:
-    name = getattr(getattr(error, "status_code", None), "name", "")
-    return name in ("IO", "CANCELLED", "TIMEOUT", "INVALID_STATE")
 
 
 def _grant(message: str, conninfo: str) -> str:
@@ -165,10 +150,7 @@ def _message(error: Exception) -> str:
     if primary:
         detail = getattr(diagnostic, "message_detail", None)
         return f"{primary} ({detail})" if detail else str(primary)
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    # ADBC repeats the whole statement after PostgreSQL's words.
-    server = re.search(r"ERROR: (.*?)\s*(?:LINE \d+:|Query was:|\. SQLSTATE:|$)", text)
-    return server[1] if server else text
+    return re.sub(r"\s+", " ", str(error)).strip()
 
 
 def _without_password(message: str, conninfo: str) -> str:
