@@ -35,18 +35,23 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
         raise UnsupportedRequest("polygon has option chains of the present only")
     path = f"/v3/snapshot/options/{quote(listing.raw_symbol, safe=':')}"
     async for response, answer in client.product("options", path, limit=250):
-        moment = min(now, response.server_time or response.fetched_at)
-        yield client.page(parse_options(answer.results, moment), response)
+        # One moment for the whole chain, however long its pages take.
+        yield client.page(parse_options(answer.results, now), response)
 
 
 async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[Page]:
     """Every instrument of a class, delisted ones included."""
     market = "crypto" if asset_class is AssetClass.CRYPTO else "stocks"
+    seen: set[str] = set()
     for active in ("true", "false"):
         pages = client.pages("/v3/reference/tickers", market=market, active=active, limit=1000)
         async for response, answer in pages:
             frame = parse_instruments(answer.results)
-            yield client.page(frame.filter(pl.col("asset_class") == asset_class.value), response)
+            # What is listed today counts, whoever had the symbol before.
+            fresh = ~pl.col("raw_symbol").is_in(seen) & (pl.col("asset_class") == asset_class.value)
+            frame = frame.filter(fresh).unique("raw_symbol", keep="first", maintain_order=True)
+            seen.update(frame["raw_symbol"])
+            yield client.page(frame, response)
 
 
 def parse_options(results: list[Any], moment: datetime) -> pl.DataFrame:

@@ -66,12 +66,12 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
         raise UnsupportedRequest("yahoo has option chains of the present only")
     path = f"/v7/finance/options/{quote(listing.raw_symbol, safe='')}"
     response, answer = await client.get_with_crumb(path)
-    moment = min(now, response.server_time or response.fetched_at)
-    first, expirations = parse_options(answer, moment)
+    # One moment for the whole chain, however long its pages take.
+    first, expirations = parse_options(answer, now)
     yield client.page(rows_frame(OPTIONS, first, required=("contract", "expiration", "strike")), response)
     for expiration in expirations[1:]:
         response, answer = await client.get_with_crumb(path, date=expiration)
-        rows, _ = parse_options(answer, moment)
+        rows, _ = parse_options(answer, now)
         yield client.page(rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike")), response)
 
 
