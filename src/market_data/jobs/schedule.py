@@ -184,7 +184,12 @@ class Scheduler:
             (Kind.ENRICH, [task for task in others if task.kind is Kind.ENRICH]),
             (Kind.RECOMPUTE, [Task(kind=Kind.RECOMPUTE)]),
         ):
-            wanted = [task for task in group if work.twin_of(task) not in waiting]
+            # A backfill that waits will fetch the newest too.
+            wanted = [
+                task
+                for task in group
+                if work.twin_of(task) not in waiting and work.twin_of(replace(task, kind=Kind.BACKFILL)) not in waiting
+            ]
             if wanted:
                 receipts.append(self._jobs.submit(kind, wanted, origin="start"))
         return receipts

@@ -93,7 +93,10 @@ class Sandbox:
             ProviderUnavailable: with the process's own words when it does not come up.
         """
         command = [sys.executable, "-m", "market_data.sandbox.server", *self._arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # In a session of its own: Ctrl-C at the terminal is for us, who still need it while we finish.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
