@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import market_data.features
+from market_data.model import evaluation, panel
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import SECTIONS, Feature
 from market_data.model.instrument import AssetClass
 from market_data.model.proof import bits, prove
 from market_data.model.timeframe import Timeframe
-from market_data.model.trial import Trial, trial_window
+from market_data.model.trial import Trial, trial_frame, trial_observations, trial_window
 from market_data.shelf import collect
 
 FEATURES = list(collect(market_data.features, Feature).values())
@@ -72,6 +74,59 @@ def test_pieces_in_any_order_give_the_same_bits(trial: Trial, random: object) ->
             before = max(0, start - lookback)
             piece = evaluate([each], window.rows(before, stop))[each.name][start - before :]
             assert (bits(piece) == bits(whole[each.name][start:stop])).all(), (each.name, start, stop)
+
+
+@settings(max_examples=max(1, EXAMPLES // 5), deadline=None)
+@given(st.lists(trials, min_size=1, max_size=5), trials, st.integers(1, 400))
+def test_a_series_in_a_panel_has_the_bits_it_has_alone(several: list[Trial], kind: Trial, rows: int) -> None:
+    """Series of any length and time, one after the other in one frame, do not see each other."""
+    trials = [replace(one, asset_class=kind.asset_class, timeframe=kind.timeframe) for one in several]
+    frames = [trial_frame(one) for one in trials]
+    seen = [trial_observations(one) for one in trials]
+    together = pl.concat(with_symbol(frame, place) for place, frame in enumerate(frames))
+    observations = {
+        # In another order than the candles.
+        name: pl.concat(with_symbol(seen[place][name], place) for place in reversed(range(len(seen))))
+        for name in seen[0]
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panel, "BLOCK_ROWS", rows)
+        found = panel.evaluate_panel(FEATURES, kind.asset_class, kind.timeframe, together, observations)
+    alone = pl.concat(evaluate(FEATURES, trial_window(one)) for one in trials)
+    for name in alone.columns:
+        assert (bits(found[name]) == bits(alone[name])).all(), name
+
+
+def with_symbol(frame: pl.DataFrame, place: int) -> pl.DataFrame:
+    return frame.with_columns(symbol=pl.lit(f"S{place}"))
+
+
+@settings(max_examples=max(1, EXAMPLES // 5), deadline=None)
+@given(trials)
+def test_the_latest_candle_alone_has_the_bits_of_the_whole(trial: Trial) -> None:
+    window = trial_window(trial)
+    if len(window):
+        row = evaluate(FEATURES, window).row(-1, named=True)
+        live = evaluation.latest(FEATURES, window)
+        # Equal in order and, for zeros, in sign.
+        assert repr(live) == repr(row)
+
+
+@settings(max_examples=max(1, EXAMPLES // 20), deadline=None)
+@given(trials, st.integers(3, 60))
+def test_blocks_and_threads_give_the_bits_of_one_piece(trial: Trial, rows: int) -> None:
+    window = trial_window(trial)
+    half = window.rows(0, len(window) // 2)
+    whole = evaluate(FEATURES, window)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "BLOCK_ROWS", rows)
+        patch.setattr(evaluation, "SMALLEST_BLOCK_ROWS", 1)
+        pieces = evaluate(FEATURES, window)
+        first, second = evaluation.evaluate_many(FEATURES, [window, half])
+    for name in whole.columns:
+        assert (bits(pieces[name]) == bits(whole[name])).all(), name
+        assert (bits(first[name]) == bits(whole[name])).all(), name
+        assert (bits(second[name]) == bits(whole[name][: len(half)])).all(), name
 
 
 @pytest.mark.parametrize("each", FEATURES, ids=lambda each: each.name)

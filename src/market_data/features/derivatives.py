@@ -45,7 +45,7 @@ def open_interest_change(window: Window) -> FloatArray:
     interest = window.column("open_interest")
     before = window.earlier(interest, 1)
     out = (interest - before) / before * 100.0
-    out[1:][window.opens[1:] != window.ends[:-1]] = np.nan
+    out[~window.consecutive(1)] = np.nan
     return out
 
 
@@ -58,7 +58,7 @@ def long_short_ratio(window: Window) -> FloatArray:
     Source: the exchange's ratio of accounts that are net long to accounts that are net short.
     """
     ratios = window.observations.take("long_short_ratios", "ratio", kind="global_accounts")
-    return ratios.runs(window.ends, LARGEST_AGE).of(ratios.values["ratio"])
+    return window.newest(ratios, LARGEST_AGE).of(ratios.values["ratio"])
 
 
 @feature(
@@ -74,7 +74,7 @@ def funding_rate_percentile(window: Window) -> FloatArray:
     Source: the exchange's funding rate history.
     """
     rates = window.observations.take("funding_rates", "rate", rate_type="Regular")
-    runs = rates.runs(window.ends, LARGEST_AGE)
+    runs = window.newest(rates, LARGEST_AGE)
     return runs.spread(_percentiles(rates, runs.index))
 
 

@@ -72,7 +72,7 @@ def _net_over_candle(window: Window, period: Timeframe) -> FloatArray:
         return np.full(len(window), np.nan)
     totals = window.observations.once(("net", period, count), lambda: _totals(flow, period, count))
     # The last period to be known is the candle's last.
-    return flow.at(window.ends, totals)
+    return window.observed_at_end(flow, totals)
 
 
 def _totals(flow: Observations, period: Timeframe, count: int) -> FloatArray:

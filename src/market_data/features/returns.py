@@ -53,12 +53,10 @@ def return_1h(window: Window) -> FloatArray:
     back = candles_before_in_hour(window.series)
     if not back:
         return (window.close - window.open) / window.open * 100.0
-    out = np.full(len(window), np.nan)
-    first = window.open[:-back]
-    # Timestamps strictly increase on the grid, so the right distance means that none is absent.
-    whole = window.opens[back:] - window.opens[:-back] == back * window.series.timeframe.micros
-    out[back:] = np.where(whole, (window.close[back:] - first) / first * 100.0, np.nan)
-    return out
+    first = window.earlier(window.open, back)
+    change = (window.close - first) / first * 100.0
+    change[~window.consecutive(back)] = np.nan
+    return change
 
 
 @feature(lookback=candles_to_previous_close, inputs=("close",), unit="%", where=at_most_a_day)
@@ -84,7 +82,7 @@ def _reference_opens(window: Window) -> NDArray[np.int64]:
     series = window.series
     if series.asset_class is AssetClass.CRYPTO or len(window) == 0:
         return window.opens - DAY_MICROS
-    first, last = int(window.opens[0]) - LONGEST_CLOSURE_MICROS, int(window.opens[-1]) + 1
+    first, last = int(window.opens.min()) - LONGEST_CLOSURE_MICROS, int(window.opens.max()) + 1
     opens, closes = sessions(series.asset_class.calendar, first, last)
     if len(opens) == 0:
         return window.ends

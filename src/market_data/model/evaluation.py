@@ -7,19 +7,24 @@ shared out to threads; the laws of features make the pieces equal to the whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final, TypeAlias
+from itertools import chain
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from market_data.model.feature import Feature
 from market_data.model.instrument import Series
 from market_data.model.window import Window
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Values: TypeAlias = dict[str, NDArray[Any]]
 
 # Large enough that the cost of a call is spread thin, small enough that memory stays bounded.
@@ -31,21 +36,47 @@ NEAR_ROWS: Final = 64
 
 def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """One column per feature, as high as the window; null where a value is not known or not finite."""
-    return _frame(features, len(window), _values(features, [window])[0])
+    parts = _parts(len(window))
+    groups, out = _groups(features, window.series), _empty(features, window)
+    for _ in in_threads(lambda part: _fill(window, part, groups, out), parts):
+        pass
+    return _frame(features, len(window), out)
+
+
+def evaluate_alone(features: Sequence[Feature], window: Window) -> pl.DataFrame:
+    """`evaluate` in the calling thread only: for use by threads that share out windows."""
+    groups, out = _groups(features, window.series), _empty(features, window)
+    for part in _parts(len(window)):
+        _fill(window, part, groups, out)
+    return _frame(features, len(window), out)
 
 
 def evaluate_many(features: Sequence[Feature], windows: Iterable[Window]) -> Iterator[pl.DataFrame]:
-    """`evaluate` of each window, in order, on all processors; a few windows at a time are in memory.
+    """`evaluate` of each window, in order, on all processors.
 
     Windows are taken as they are needed, so that an iterator over thousands of series is never held as a whole.
     """
-    batch: list[Window] = []
-    for window in windows:
-        batch.append(window)
-        if sum(map(len, batch)) >= 8 * BLOCK_ROWS:
-            yield from _evaluated(features, batch)
-            batch = []
-    yield from _evaluated(features, batch)
+    return in_threads(lambda window: evaluate_alone(features, window), windows)
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The function's results in order, computed by as many threads as there are processors, a few items ahead."""
+    items = iter(items)
+    first, second = next(items, None), next(items, None)
+    if second is None or _processors() == 1:
+        yield from (function(item) for item in chain([one for one in (first, second) if one is not None], items))
+        return
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in chain([first, second], items):
+            waiting.append(_threads().submit(function, item))  # type: ignore[arg-type]  # neither of the two is None
+            if len(waiting) > 2 * _processors():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def latest(features: Sequence[Feature], window: Window) -> dict[str, float | str | None]:
@@ -66,31 +97,12 @@ def _last(each: Feature, tail: Window) -> float | str | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _evaluated(features: Sequence[Feature], windows: Sequence[Window]) -> Iterator[pl.DataFrame]:
-    for window, values in zip(windows, _values(features, windows), strict=True):
-        yield _frame(features, len(window), values)
-
-
-def _values(features: Sequence[Feature], windows: Sequence[Window]) -> list[Values]:
-    """Per window the arrays of all features that apply, computed block by block."""
-    outs: list[Values] = []
-    blocks = []
-    for window in windows:
-        groups = _groups(features, window.series)
-        out: Values = {
-            each.name: np.empty(len(window), np.int8 if each.labels else np.float64)
-            for _, group in groups
-            for each in group
-        }
-        outs.append(out)
-        blocks += [(window, part, groups, out) for part in _parts(len(window))]
-    if len(blocks) > 1 and _processors() > 1:
-        for _ in _threads().map(_fill, *zip(*blocks, strict=True)):
-            pass
-    else:
-        for block in blocks:
-            _fill(*block)
-    return outs
+def _empty(features: Sequence[Feature], window: Window) -> Values:
+    return {
+        each.name: np.empty(len(window), np.int8 if each.labels else np.float64)
+        for each in features
+        if each.applies(window.series)
+    }
 
 
 def _parts(rows: int) -> list[tuple[int, int]]:
@@ -134,17 +146,25 @@ def _groups(features: Sequence[Feature], series: Series) -> list[tuple[int, list
 
 
 def _frame(features: Sequence[Feature], rows: int, values: Values) -> pl.DataFrame:
-    return pl.DataFrame([_column(each, rows, values.get(each.name)) for each in features])
+    """The arrays as a frame, without a copy: Arrow's buffers with a bit mask for null."""
+    columns = [_column(each, rows, values.get(each.name)) for each in features]
+    batch = pa.RecordBatch.from_arrays(columns, names=[each.name for each in features])
+    frame = pl.from_arrow(batch)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
-def _column(each: Feature, rows: int, values: NDArray[Any] | None) -> pl.Series:
+def _column(each: Feature, rows: int, values: NDArray[Any] | None) -> pa.Array:
     if values is None:
-        return pl.repeat(None, rows, dtype=each.dtype, eager=True).alias(each.name)
-    if each.labels is None:
-        return pl.Series(each.name, values, nan_to_null=True)
-    codes = pl.Series(np.maximum(values, 0).astype(np.uint32))
-    texts = pl.Series(each.labels, dtype=pl.String).gather(codes)
-    return texts.set(pl.Series(values < 0), None).alias(each.name)
+        return pa.nulls(rows, pa.string_view() if each.labels else pa.float64())
+    known = values >= 0 if each.labels else ~np.isnan(values)
+    mask = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    if not each.labels:
+        return pa.Array.from_buffers(pa.float64(), rows, [mask, pa.py_buffer(values)])
+    # A text column is a column of views of 16 bytes: those of the labels, picked by code.
+    _, views, *texts = pa.array(each.labels, pa.string_view()).buffers()
+    picked = np.frombuffer(views, "V16")[np.maximum(values, 0)]
+    return pa.Array.from_buffers(pa.string_view(), rows, [mask, pa.py_buffer(picked), *texts])
 
 
 def _processors() -> int:

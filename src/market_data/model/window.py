@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
-from market_data.model.observation import IntArray, ObservationFrames, micros
+from market_data.model.observation import IntArray, ObservationFrames, Observations, Runs, micros
 from market_data.model.rolling import Doublings, FloatArray, log_ratio, shifted
 
 # Part of every feature's version: raise it when a change here or in rolling.py changes a bit of any result.
 ENGINE_VERSION: Final = 1
+_NOWHERE: Final = np.empty(0, np.int64)
 
 
 class Window:
@@ -24,6 +27,10 @@ class Window:
     Arrays are shared between features and read-only. Absent values are NaN. `opens` and `ends` are int64 microseconds
     UTC. A feature's value for a row may use that row and the feature's `lookback` rows before it, and observations;
     the methods here keep to that, to the bit, wherever the window begins.
+
+    In a panel the rows of many series stand one after the other: `begins` are the rows at which another one begins, and
+    `axis_opens` and `axis_ends` are the times moved so far apart for each that nothing of one series is in the reach of
+    the next. The methods know; a feature that reads earlier rows only by them works in panels unchanged.
     """
 
     def __init__(
@@ -33,10 +40,15 @@ class Window:
         ends: IntArray,
         columns: Mapping[str, FloatArray],
         observations: ObservationFrames,
+        *,
+        begins: IntArray = _NOWHERE,
+        axis: tuple[IntArray, IntArray] | None = None,
     ) -> None:
         self.series = series
         self.opens = opens
         self.ends = ends
+        self.begins = begins
+        self.axis_opens, self.axis_ends = axis or (opens, ends)
         self.observations = observations
         self._columns = dict(columns)
         self._memo: dict[object, object] = {}
@@ -68,17 +80,28 @@ class Window:
 
     def rows(self, start: int, stop: int) -> Window:
         """The part [start, stop), counted in rows from 0, with the same observations; no array is copied."""
-        columns = {name: values[start:stop] for name, values in self._columns.items()}
-        return Window(self.series, self.opens[start:stop], self.ends[start:stop], columns, self.observations)
+        return self._like(
+            {name: values[start:stop] for name, values in self._columns.items()}, self.observations, slice(start, stop)
+        )
 
     def restricted(self, columns: frozenset[str]) -> Window:
         """The same rows with only these columns known; the others read as absent."""
         kept = {name: values for name, values in self._columns.items() if name in columns}
-        return Window(self.series, self.opens, self.ends, kept, self.observations)
+        return self._like(kept, self.observations)
 
     def observing(self, observations: Mapping[str, pl.DataFrame]) -> Window:
         """The same rows with other observations."""
-        return Window(self.series, self.opens, self.ends, self._columns, ObservationFrames(observations))
+        return self._like(self._columns, ObservationFrames(observations))
+
+    def _like(
+        self, columns: Mapping[str, FloatArray], observations: ObservationFrames, part: slice = slice(None)
+    ) -> Window:
+        begins = self.begins
+        if len(begins):
+            begins = begins - (part.start or 0)
+            begins = begins[(begins > 0) & (begins < len(self.opens[part]))]
+        axis = (self.axis_opens[part], self.axis_ends[part])
+        return Window(self.series, self.opens[part], self.ends[part], columns, observations, begins=begins, axis=axis)
 
     def column(self, name: str) -> FloatArray:
         """A column of the frame, NaN where null; all NaN when the frame lacks it."""
@@ -127,12 +150,14 @@ class Window:
 
     def earlier(self, values: FloatArray, rows: int) -> FloatArray:
         """The values `rows` rows earlier; NaN where there is no such row."""
-        return self.once((id(values), "earlier", rows), values, lambda: shifted(values, rows))
+        return self.once((id(values), "earlier", rows), values, lambda: self._blanked(shifted(values, rows), rows))
 
     def sum_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Sum of this and the rows - 1 values before it; NaN until there are so many."""
         doublings = self._doublings(values)
-        return self.once((id(values), "sum", rows), values, lambda: doublings.sum_of_last(rows))
+        return self.once(
+            (id(values), "sum", rows), values, lambda: self._blanked(doublings.sum_of_last(rows), rows - 1)
+        )
 
     def mean_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Mean of this and the rows - 1 values before it; NaN until there are so many."""
@@ -141,19 +166,39 @@ class Window:
     def deviation_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Sample standard deviation (divisor rows - 1) of this and the rows - 1 values before it."""
         doublings = self._doublings(values)
-        return self.once((id(values), "deviation", rows), values, lambda: doublings.deviation_of_last(rows))
+        return self.once(
+            (id(values), "deviation", rows), values, lambda: self._blanked(doublings.deviation_of_last(rows), rows - 1)
+        )
+
+    def consecutive(self, rows: int) -> NDArray[np.bool_]:
+        """Whether a row and the `rows` rows before it follow on each other without a gap; for evenly spaced candles."""
+        out = np.zeros(len(self), np.bool_)
+        # Timestamps strictly increase on the grid, so the right distance means that none is absent.
+        distance = self.axis_opens[rows:] - self.axis_opens[: max(0, len(self) - rows)]
+        np.equal(distance, rows * self.series.timeframe.micros, out=out[rows:])
+        return out
+
+    def newest(self, observations: Observations, max_age: timedelta) -> Runs:
+        """By row the newest observation known at the candle's end, unless it is older than `max_age` by then."""
+        return observations.runs(self.axis_ends, max_age)
+
+    def observed_at_end(self, observations: Observations, values: FloatArray) -> FloatArray:
+        """By row the value of the observation that speaks of the candle's end, if it was known by then."""
+        return observations.at(self.axis_ends, values)
 
     def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
         """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
+        if len(self.begins):
+            moments = moments + (self.axis_opens - self.opens)
         index = np.arange(-lookback, len(self) - lookback)
         # Without gaps the wanted row is exactly `lookback` rows back: look there first.
         missed = np.arange(min(lookback, len(self)))
-        elsewhere = self.opens[: max(0, len(self) - lookback)] != moments[lookback:]
+        elsewhere = self.axis_opens[: max(0, len(self) - lookback)] != moments[lookback:]
         if elsewhere.any():
             missed = np.concatenate([missed, np.flatnonzero(elsewhere) + lookback])
         if len(missed):
-            found = np.minimum(np.searchsorted(self.opens, moments[missed]), len(self) - 1)
-            near = (self.opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
+            found = np.minimum(np.searchsorted(self.axis_opens, moments[missed]), len(self) - 1)
+            near = (self.axis_opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
             index[missed] = np.where(near, found, -1)
         return index
 
@@ -165,6 +210,16 @@ class Window:
             self._memo[key] = held
         value: FloatArray = held[1]  # type: ignore[index]  # the memo holds (owner, array) under array keys
         return value
+
+    def _blanked(self, values: FloatArray, rows: int) -> FloatArray:
+        """The values with NaN in the first `rows` rows of every series that begins within the window."""
+        if not len(self.begins) or not rows:
+            return values
+        places = (self.begins[:, None] + np.arange(rows)).ravel()
+        values = values.copy()
+        # Beyond a series shorter than that, the next one's first rows are meant anyway.
+        values[places[places < len(values)]] = np.nan
+        return values
 
     def _doublings(self, values: FloatArray) -> Doublings:
         key = (id(values), "doublings")
