@@ -17,6 +17,7 @@ from market_data.cli.arguments import (
     Start,
     Symbol,
     parse_instruments,
+    parse_moment,
     parse_range,
     parse_timeframes,
     stored_range,
@@ -98,6 +99,12 @@ def features(
     start: Start = None,
     end: End = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Newest candles only. [default: 20 in a table]")] = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="As known at that moment, UTC; see --start for forms.")
+    ] = None,
+    adjusted: Annotated[
+        str, typer.Option(metavar="KIND", help="Prices adjusted for: none, splits, total (splits and dividends).")
+    ] = "none",
     columns: Annotated[
         list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this column; may be repeated.")
     ] = None,
@@ -105,17 +112,30 @@ def features(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show candles with features and provenance, or export them."""
+    """Show candles with features and provenance, as they are or as they were known, or export them."""
+    from market_data.pipeline.adjust import Adjustment
+    from market_data.pipeline.history import enriched
+
     invocation: Invocation = context.obj
     (parsed,) = parse_timeframes([timeframe])
     first, last = parse_range(start, end, now())
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    known, adjustment = parse_moment(as_of, "--as-of"), Adjustment.parse(adjusted)
     form = Format.JSON if as_json else form
     _check_target(form, out)
     if form is Format.TABLE and limit is None:
         limit = 20
     with invocation.app() as app:
-        frame = app.reader.features(Series(instrument, parsed), stored_range(first, last), limit=limit)
+        frame = enriched(
+            app.reader,
+            app.shelves,
+            Series(instrument, parsed),
+            stored_range(first, last),
+            limit=limit,
+            as_of=known,
+            adjustment=adjustment,
+            now=now(),
+        )
     frame = _chosen(frame, columns)
     if form is Format.TABLE:
         _print_table(str(Series(instrument, parsed)), frame, all_columns=bool(columns))
