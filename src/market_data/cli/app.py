@@ -16,6 +16,7 @@ from market_data.cli import (
     history,
     keys,
     providing,
+    proving,
     reading,
     reconciling,
     running,
@@ -94,6 +95,7 @@ app.command("gaps")(gaps.gaps)
 app.command("correct")(history.correct)
 app.add_typer(history.quarantine, name="quarantine")
 app.command("reconcile")(reconciling.reconcile)
+app.command("prove")(proving.prove)
 app.command("providers")(providing.providers)
 app.add_typer(database.app, name="db")
 app.command("serve")(serving.serve)

@@ -11,9 +11,8 @@ from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.adjust import Adjustment, adjust
-from market_data.pipeline.derive import Shelves, derive
-from market_data.pipeline.normalise import with_ends
-from market_data.pipeline.ripple import COLUMNS, disputed_before, extent_of, observed
+from market_data.pipeline.derive import Shelves
+from market_data.pipeline.ripple import COLUMNS, computed, extent_of
 from market_data.storage.reader import Reader
 
 # Rows computed at a time, so that memory is bounded.
@@ -74,13 +73,10 @@ def _as_known(
         return shape
     lookback = shelves.lookback(series)
     extent = extent_of(standing["timestamp"])
-    rows = with_ends(series, reader.candles(series, extent, before=lookback, as_of=as_of).select(COLUMNS))
-    rows = rows.with_columns(
-        disagrees=pl.col("timestamp").is_in(disputed_before(reader, series, rows, as_of).implode())
-    )
+    rows = reader.candles(series, extent, before=lookback, as_of=as_of).select(COLUMNS)
     rows = adjust(reader, series, rows, adjustment, as_of)
     standing = adjust(reader, series, standing, adjustment, as_of)
-    derived = derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves)
+    derived = computed(reader, shelves, series, rows, as_of=as_of)
     symbol, asset_class, timeframe = series.key
     found = standing.join(derived, on="timestamp", how="left", maintain_order="left").with_columns(
         symbol=pl.lit(symbol),

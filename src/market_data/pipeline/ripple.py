@@ -60,10 +60,8 @@ class Ripple:
             yield self._touched(cluster, lookback)
 
     def _touched(self, cluster: pl.Series, lookback: int) -> Touched:
-        rows = with_ends(self.series, self._standing(cluster, lookback))
-        disagrees = pl.concat([disputed_before(self.reader, self.series, rows), self.disputed])
-        rows = rows.with_columns(disagrees=pl.col("timestamp").is_in(disagrees.implode()))
-        derived = derive(self.series, rows, observed(self.reader, self.shelves, self.series, rows), self.shelves)
+        rows = self._standing(cluster, lookback)
+        derived = computed(self.reader, self.shelves, self.series, rows, disputed=self.disputed)
         derived = derived.filter(reached(rows["timestamp"], cluster, lookback))
         changed = self.changed.select("timestamp")
         return Touched(
@@ -89,6 +87,33 @@ class Ripple:
         elif not lookback:
             changed = changed.filter(pl.col("timestamp") < extent.end)
         return pl.concat([stored.join(changed, on="timestamp", how="anti"), changed]).sort("timestamp")
+
+
+def computed(
+    reader: Reader,
+    shelves: Shelves,
+    series: Series,
+    rows: pl.DataFrame,
+    *,
+    disputed: pl.Series | None = None,
+    as_of: datetime | None = None,
+) -> pl.DataFrame:
+    """Derived columns of consecutive candles with what the database knows of them, or knew at a past moment.
+
+    Args:
+        reader: reads disagreements and observations.
+        shelves: what to compute.
+        series: whose candles.
+        rows: `COLUMNS` of candles in order, the lookback of the first wanted one included.
+        disputed: timestamps that count as disputed besides those on record.
+        as_of: a past moment; None is now.
+    """
+    rows = with_ends(series, rows)
+    disagrees = disputed_before(reader, series, rows, as_of)
+    if disputed is not None:
+        disagrees = pl.concat([disagrees, disputed])
+    rows = rows.with_columns(disagrees=pl.col("timestamp").is_in(disagrees.implode()))
+    return derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves)
 
 
 def clusters(touched: pl.Series, series: Series, lookback: int) -> list[pl.Series]:
