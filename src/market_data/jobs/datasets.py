@@ -11,7 +11,6 @@ from market_data.model.dataset import (
     DIVIDENDS,
     EARNINGS,
     FUNDING_RATES,
-    LIQUIDATIONS,
     LONG_SHORT_RATIOS,
     NEWS,
     OPEN_INTEREST,
@@ -68,8 +67,9 @@ PLANS: Final = {
         datasets=(NEWS,), days=30, chunk=timedelta(days=10), asset_classes=frozenset(AssetClass),
         recent=timedelta(days=2),
     ),
+    # Liquidations are not among them: no source tells the past of them, only the live stream.
     "derivatives": Plan(
-        datasets=(FUNDING_RATES, OPEN_INTEREST, LONG_SHORT_RATIOS, TAKER_VOLUMES, SPOT_FLOW, LIQUIDATIONS), days=30,
+        datasets=(FUNDING_RATES, OPEN_INTEREST, LONG_SHORT_RATIOS, TAKER_VOLUMES, SPOT_FLOW), days=30,
         chunk=timedelta(days=5), asset_classes=frozenset({AssetClass.CRYPTO}), recent=timedelta(hours=12),
     ),
 }  # fmt: skip
