@@ -4,6 +4,7 @@ from pathlib import Path
 
 from market_data import features as feature_shelf
 from market_data import rules as rule_shelf
+from market_data.model.dataset import CANDLES
 from market_data.model.feature import Feature
 from market_data.model.rule import Rule, Severity
 from market_data.shelf import collect
@@ -14,10 +15,16 @@ VERBS = {Severity.REJECT: "rejected", Severity.NOTE: "noted"}
 
 
 def rules_page() -> str:
-    """Every rule: name, what it does to a row, lookback, and what holds for a row that is fine."""
-    found = sorted(collect(rule_shelf, Rule).values(), key=lambda rule: (rule.severity is Severity.NOTE, rule.name))
-    rows = [f"| `{r.name}` | {VERBS[r.severity]} | {r.lookback} | {one_line(r.doc)} |" for r in found]
-    return page("Rules", ["| rule | a row that breaks it is | lookback | what holds for a row that does not |"], rows)
+    """Every rule: whose rows it checks, what it does to one that breaks it, lookback, and what holds for the others."""
+    found = sorted(
+        collect(rule_shelf, Rule).values(),
+        key=lambda rule: (rule.dataset is not CANDLES, rule.dataset.name, rule.severity is Severity.NOTE, rule.name),
+    )
+    rows = [
+        f"| {r.dataset.name} | `{r.name}` | {VERBS[r.severity]} | {r.lookback} | {one_line(r.doc)} |" for r in found
+    ]
+    head = "| rows of | rule | a row that breaks it is | lookback | what holds for a row that does not |"
+    return page("Rules", [head], rows)
 
 
 def features_page() -> str:

@@ -13,6 +13,7 @@ from market_data import features as feature_shelf
 from market_data import providers as provider_shelf
 from market_data import rules as rule_shelf
 from market_data.config import Settings, provider_settings, reject_unknown_providers
+from market_data.model.dataset import CANDLES
 from market_data.model.errors import ConfigError
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument
@@ -133,8 +134,11 @@ class App:
 
 def open_shelves() -> Shelves:
     """Every feature and rule that is declared."""
+    rules = collect(rule_shelf, Rule).values()
     return Shelves(
-        features=tuple(collect(feature_shelf, Feature).values()), rules=tuple(collect(rule_shelf, Rule).values())
+        features=tuple(collect(feature_shelf, Feature).values()),
+        rules=tuple(rule for rule in rules if rule.dataset is CANDLES),
+        reference_rules=tuple(rule for rule in rules if rule.dataset is not CANDLES),
     )
 
 

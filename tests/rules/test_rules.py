@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 
 from market_data import rules as shelf_package
-from market_data.model.dataset import UTC_MICROS
+from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.rule import Rule, Severity
 from market_data.shelf import collect
 
-RULES = collect(shelf_package, Rule)
+RULES = {name: rule for name, rule in collect(shelf_package, Rule).items() if rule.dataset is CANDLES}
 WEDNESDAY_OPEN = datetime(2024, 7, 10, 13, 30, tzinfo=UTC)
 
 GOOD = {

@@ -57,6 +57,15 @@ class Dataset:
         """The columns that are not part of the key: what a source may amend."""
         return tuple(name for name in self.schema if name not in self.key)
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The columns that no row is without; a list may be, which then is empty."""
+        return tuple(
+            name
+            for name, field in self.record.model_fields.items()
+            if field.is_required() or (field.default is not None and not isinstance(self.schema[name], pl.List))
+        )
+
     def empty(self) -> pl.DataFrame:
         """A frame of this shape without rows."""
         return self.schema.to_frame()

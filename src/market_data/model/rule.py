@@ -1,4 +1,4 @@
-"""Rule and @rule: a named Polars expression that is true when a candle is fine."""
+"""Rule and @rule: a named Polars expression that is true when a row of a dataset is fine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import polars as pl
+
+from market_data.model.dataset import CANDLES, Dataset
 
 
 class Severity(StrEnum):
@@ -27,15 +29,19 @@ class Rule:
     severity: Severity
     lookback: int
     doc: str
+    dataset: Dataset = CANDLES
 
 
-def rule(severity: Severity, *, lookback: int = 0) -> Callable[[Callable[[], pl.Expr]], Rule]:
+def rule(
+    severity: Severity, *, lookback: int = 0, dataset: Dataset = CANDLES
+) -> Callable[[Callable[[], pl.Expr]], Rule]:
     """Declare the expression a function returns as the rule of that name.
 
     Rejecting rules see the candle's columns as Float64 and `timestamp`, `end` (null when off the canonical grid),
     `first_of_timestamp` (false for a repeated timestamp within the batch) and `asset_class`.
     Noting rules see the stored series in order, also as Float64, and may look `lookback` rows back, no further:
     order statistics and comparisons only, so that the result does not depend on where the series was cut.
+    Rules of another dataset see its columns, exact numbers as Float64, and look at the row alone.
     """
 
     def declare(expression: Callable[[], pl.Expr]) -> Rule:
@@ -43,6 +49,6 @@ def rule(severity: Severity, *, lookback: int = 0) -> Callable[[Callable[[], pl.
         if not doc:
             raise TypeError(f"rule {expression.__name__} has no docstring")
         name = expression.__name__
-        return Rule(name=name, expression=expression(), severity=severity, lookback=lookback, doc=doc)
+        return Rule(name=name, expression=expression(), severity=severity, lookback=lookback, doc=doc, dataset=dataset)
 
     return declare

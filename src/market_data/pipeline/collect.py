@@ -1,4 +1,4 @@
-"""Fetches a dataset other than candles and appends it; what candles are derived from makes them due for renewal."""
+"""Fetches, checks and appends what is not a candle; what candles are derived from makes them due for renewal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from market_data.model.records import Observation
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.observe import LATEST
+from market_data.pipeline.validate import validate_facts
 from market_data.storage import audit
 from market_data.storage.database import Connection, Database
 from market_data.storage.due import lock_instrument, note_due
 from market_data.storage.facts import Provenance, append, lock_facts, prepare_fact_partitions
+from market_data.storage.quarantine import quarantine_facts
 from market_data.storage.upsert import Counts
 
 log = structlog.get_logger()
@@ -117,6 +119,7 @@ class Collector:
         if (extent := _extent(dataset, page.frame)) is not None:
             prepare_fact_partitions(self.database, dataset, extent)
         now = self.clock()
+        checked = validate_facts(dataset, page.frame, self.shelves.reference_rules)
 
         def transaction(connection: Connection) -> Counts:
             # The instrument first: whoever holds both took them in this order.
@@ -124,13 +127,15 @@ class Collector:
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             origin = Provenance(source=page.source, now=now, run_id=run_id)
-            appended = append(connection, self.database, dataset, instrument, page.frame, origin)
+            appended = append(connection, self.database, dataset, instrument, checked.accepted, origin)
+            quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
+            counts = appended.counts + Counts(unchanged=checked.repeated, rejected=checked.rejected.height)
             if issubclass(dataset.record, Observation) and appended.changed.height:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
-            audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, appended.counts), now)
-            return appended.counts
+            audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
+            return counts
 
         return self.database.retrying_transaction(transaction)
 

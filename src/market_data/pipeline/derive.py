@@ -44,6 +44,9 @@ class Shelves:
 
     features: tuple[Feature, ...]
     rules: tuple[Rule, ...]
+    """The rules of candles."""
+    reference_rules: tuple[Rule, ...] = ()
+    """The rules of all other datasets."""
 
     @property
     def noting(self) -> tuple[Rule, ...]:

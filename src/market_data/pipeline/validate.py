@@ -8,7 +8,7 @@ from typing import Final
 
 import polars as pl
 
-from market_data.model.dataset import CANDLES
+from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.instrument import Series
 from market_data.model.rule import Rule, Severity
 from market_data.pipeline.normalise import as_doubles
@@ -16,6 +16,7 @@ from market_data.pipeline.normalise import as_doubles
 # A candle without one of these is none. Rules take null for fine, since most values may be absent.
 REQUIRED: Final = ("timestamp", "open", "high", "low", "close", "volume")
 VALUE_MISSING: Final = "value_missing"
+DUPLICATE_KEY: Final = "duplicate_key"
 _COMPARED: Final = tuple(name for name in CANDLES.schema if name != "notes")
 
 
@@ -61,6 +62,45 @@ def validate(series: Series, rows: pl.DataFrame, rules: Sequence[Rule]) -> Check
         ]
     )
     return Checked(accepted, rejected.drop("second"), int(repeats))
+
+
+def validate_facts(dataset: Dataset, frame: pl.DataFrame, rules: Sequence[Rule]) -> Checked:
+    """Part rows of a dataset other than candles by its rules; names of noting ones are added to the row's own notes.
+
+    Of good rows with one key the first is accepted; others are repeated when they say the same, else rejected.
+    """
+    rows = dataset.conform(frame)
+    own = [rule for rule in rules if rule.dataset is dataset]
+    if not own or rows.is_empty():
+        return Checked(rows, rows.clear().with_columns(rules=pl.lit([], pl.List(pl.String))))
+    seen = as_doubles(rows)
+    missing = pl.concat_list(
+        pl.when(pl.col(name).is_null()).then(pl.lit(VALUE_MISSING)) for name in dataset.required
+    ).list.drop_nulls()
+    broken = pl.DataFrame(
+        {
+            "absent": rows.select(missing.list.unique()).to_series(),
+            "broken": broken_rules(seen, [rule for rule in own if rule.severity is Severity.REJECT]),
+            "notes": broken_rules(seen, [rule for rule in own if rule.severity is Severity.NOTE]),
+        }
+    )
+    marked = rows.with_columns(broken.select(rules=pl.concat_list("absent", "broken")).to_series())
+    fine = _noted(dataset, marked, broken["notes"]).filter(pl.col("rules").list.len() == 0).drop("rules")
+    bad = marked.filter(pl.col("rules").list.len() > 0)
+    accepted = fine.unique(dataset.key, keep="first", maintain_order=True)
+    others = fine.filter(~pl.struct(dataset.key).is_first_distinct())
+    unlike = others.join(accepted, on=list(dataset.schema), how="anti", nulls_equal=True, maintain_order="left")
+    refused = unlike.with_columns(rules=pl.lit([DUPLICATE_KEY], pl.List(pl.String)))
+    return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height)
+
+
+def _noted(dataset: Dataset, rows: pl.DataFrame, notes: pl.Series) -> pl.DataFrame:
+    """The rows, the rules they are noted by named where the dataset has a column for remarks."""
+    if "notes" not in dataset.schema or not notes.list.len().sum():
+        return rows
+    own = pl.concat_list(pl.col("notes")).list.drop_nulls()
+    together = rows.select(own.list.concat(notes).list.join("; ")).to_series()
+    return rows.with_columns(notes=pl.when(together != "").then(together))
 
 
 def _broken(rows: pl.DataFrame, rejecting: Sequence[Rule]) -> pl.Series:

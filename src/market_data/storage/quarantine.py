@@ -9,7 +9,7 @@ from uuid import UUID
 
 import polars as pl
 
-from market_data.model.dataset import CANDLES
+from market_data.model.dataset import CANDLES, UTC_MICROS, Dataset
 from market_data.model.instrument import Instrument, Series
 from market_data.storage.audit import SERIES_COLUMNS
 from market_data.storage.copy import copy_in
@@ -17,12 +17,13 @@ from market_data.storage.database import Connection, Database
 
 # What was resolved and is refused again is a new case.
 _SAME: Final = (
-    "q.dataset = s.dataset AND q.symbol = s.symbol AND q.asset_class = s.asset_class AND q.timeframe = s.timeframe "
-    "AND q.timestamp IS NOT DISTINCT FROM s.timestamp AND q.source = s.source AND q.payload = s.payload "
-    "AND q.resolved_at IS NULL"
+    "q.dataset = s.dataset AND q.symbol = s.symbol AND q.asset_class = s.asset_class "
+    "AND q.timeframe IS NOT DISTINCT FROM s.timeframe AND q.timestamp IS NOT DISTINCT FROM s.timestamp "
+    "AND q.source = s.source AND q.payload = s.payload AND q.resolved_at IS NULL"
 )
 _LISTED: Final = (
-    "id, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, created_at, resolved_at, resolution"
+    "id, dataset, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, created_at, resolved_at, "
+    "resolution"
 )
 
 
@@ -34,15 +35,42 @@ def quarantine(
     Args:
         rejected: CANDLES' columns and `rules`, the names of the rules each row broke.
     """
+    owner: dict[str, str | None] = dict(zip(SERIES_COLUMNS, series.key, strict=True))
+    return _keep(connection, CANDLES, owner, rejected, source, run_id, now)
+
+
+def quarantine_facts(
+    connection: Connection,
+    dataset: Dataset,
+    instrument: Instrument,
+    rejected: pl.DataFrame,
+    source: str,
+    run_id: UUID,
+    now: datetime,
+) -> int:
+    """The same for rows of another dataset: its columns and `rules`."""
+    owner = {"symbol": instrument.symbol, "asset_class": instrument.asset_class.value, "timeframe": None}
+    return _keep(connection, dataset, owner, rejected, source, run_id, now)
+
+
+def _keep(
+    connection: Connection,
+    dataset: Dataset,
+    owner: Mapping[str, str | None],
+    rejected: pl.DataFrame,
+    source: str,
+    run_id: UUID,
+    now: datetime,
+) -> int:
     if rejected.is_empty():
         return 0
     rows = rejected.select(
-        *(pl.lit(value).alias(name) for name, value in zip(SERIES_COLUMNS, series.key, strict=True)),
-        "timestamp",
-        dataset=pl.lit(CANDLES.name),
+        **{name: pl.lit(value, pl.String) for name, value in owner.items()},
+        timestamp=pl.col(dataset.time).cast(UTC_MICROS),
+        dataset=pl.lit(dataset.name),
         source=pl.lit(source),
         rule=pl.col("rules").list.join(", "),
-        payload=_payload(rejected),
+        payload=_payload(dataset, rejected),
         run_id=pl.lit(str(run_id)),
         created_at=pl.lit(now),
     ).unique(["timestamp", "payload"], keep="first", maintain_order=True)
@@ -57,16 +85,16 @@ def quarantine(
     ).rowcount
 
 
-def _payload(rows: pl.DataFrame) -> pl.Expr:
+def _payload(dataset: Dataset, rows: pl.DataFrame) -> pl.Expr:
     """The row as JSON: exact numbers and times as text, so that nothing is rounded."""
-    fields = [
-        pl.col(name).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ").alias(name)
-        if name == CANDLES.time
-        else pl.col(name).cast(pl.String)
-        for name in CANDLES.schema
-        if name in rows.columns
-    ]
+    fields = [_text(name, dtype) for name, dtype in dataset.schema.items() if name in rows.columns]
     return pl.struct(fields).struct.json_encode()
+
+
+def _text(name: str, dtype: pl.DataType) -> pl.Expr:
+    if dtype == UTC_MICROS:
+        return pl.col(name).dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ").alias(name)
+    return pl.col(name) if isinstance(dtype, pl.List) else pl.col(name).cast(pl.String)
 
 
 def listed(
