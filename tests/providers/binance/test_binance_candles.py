@@ -19,7 +19,7 @@ from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstru
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
 from market_data.providers.binance import Binance, BinanceSettings
-from market_data.providers.binance.markets import USD_M, find, parse_contracts
+from market_data.providers.binance.markets import USD_M, find, parse_contracts, parse_weight_limit
 from market_data.providers.binance.parse import parse_klines
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
@@ -199,3 +199,13 @@ def test_a_row_off_the_grid_is_kept_for_the_rules() -> None:
     source.override = httpx.Response(200, content=json.dumps([fake.kline(int(START.timestamp()) + 7, 60)]).encode())
     (page,) = fetch(binance(source), BTC, Timeframe.M1, START, datetime(2025, 1, 1, 1, tzinfo=UTC))
     assert page.frame["timestamp"].to_list() == [datetime(2025, 1, 1, 0, 0, 7, tzinfo=UTC)]
+
+
+def test_the_limit_is_the_one_the_source_states() -> None:
+    body = recording("nautilus/binance_doc_examples/http_futures_market_exchange_info.json")
+    assert parse_weight_limit(body) == 6000
+    assert parse_weight_limit(b'{"rateLimits":[]}') is None
+    source = fake.Source()
+    (page, *_) = fetch(binance(source), BTC, Timeframe.H1, START, END)
+    # The fake says that 40 are used, and nothing of the limit: 2400 is the documented one.
+    assert page.quota_remaining == 2360

@@ -11,10 +11,18 @@ from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstru
 from market_data.model.instrument import Instrument, Listing
 from market_data.model.provider import Page
 from market_data.model.timeframe import EPOCH
-from market_data.providers.binance.dialect import ARCHIVE, FUTURES
-from market_data.providers.binance.markets import SPOT_MARKET, USD_M, Contract, Market, find, parse_contracts
+from market_data.providers.binance.dialect import ARCHIVE, dialect
+from market_data.providers.binance.markets import (
+    SPOT_MARKET,
+    USD_M,
+    Contract,
+    Market,
+    find,
+    parse_contracts,
+    parse_weight_limit,
+)
 from market_data.providers.binance.settings import BinanceSettings
-from market_data.transport.http import Http
+from market_data.transport.http import Dialect, Http
 from market_data.transport.payload import load_json
 from market_data.transport.senders import Response
 
@@ -37,6 +45,7 @@ class Client:
         self._lists: dict[str, tuple[datetime, list[Contract]]] = {}
         self._listing_lock = asyncio.Lock()
         self._futures_blocked: GeoBlocked | None = None
+        self._weights = {market.venue: market.weight for market in (USD_M, SPOT_MARKET)}
         http.limit("statistics", STATISTICS_REQUESTS, FIVE_MINUTES)
         http.limit("funding", FUNDING_REQUESTS, FIVE_MINUTES)
         http.limit("archive", ARCHIVE_REQUESTS_PER_MINUTE)
@@ -82,6 +91,7 @@ class Client:
             if known is None or known[0] < datetime.now(UTC) - INSTRUMENTS_FRESH:
                 response = await self.get(market, "/exchangeInfo")
                 known = (response.fetched_at, parse_contracts(response.body))
+                self._weights[market.venue] = parse_weight_limit(response.body) or market.weight
                 self._lists[market.venue] = known
             return known[1]
 
@@ -98,20 +108,23 @@ class Client:
         """An answer of one of the markets; `counted` names another limit than the market's own."""
         address = self.settings.rest_url if market is USD_M else self.settings.spot_rest_url
         url = f"{address.rstrip('/')}{market.path}{path}"
-        return await self._http.get(url, market.dialect, params=params, limit=counted or market.venue)
+        return await self._http.get(url, self._dialect(market), params=params, limit=counted or market.venue)
 
     async def get_statistics(self, path: str, **params: object) -> Response:
         """An answer of the futures market's statistics; their documents ask for a key, the endpoints do not."""
         key = self.settings.api_key
         headers = {"X-MBX-APIKEY": key.get_secret_value()} if key else None
         url = f"{self.settings.rest_url.rstrip('/')}/futures/data{path}"
-        return await self._http.get(url, FUTURES, params=params, headers=headers, limit="statistics")
+        return await self._http.get(url, self._dialect(USD_M), params=params, headers=headers, limit="statistics")
 
     async def get_file(self, path: str) -> Response | None:
         """A file of the archive; None where there is none, or not yet."""
         url = f"{self.settings.archive_url.rstrip('/')}/data/{path}"
         response = await self._http.get(url, ARCHIVE, limit="archive")
         return None if response.status == 404 else response
+
+    def _dialect(self, market: Market) -> Dialect:
+        return dialect(lambda: self._weights[market.venue])
 
     def page(self, frame: pl.DataFrame, source: str, response: Response) -> Page:
         """A page of rows that came with `response`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Final
 
 from market_data.model.errors import (
@@ -17,10 +18,6 @@ from market_data.model.errors import (
 )
 from market_data.transport.http import Dialect
 from market_data.transport.senders import Response
-
-# Limits per minute and address, 2026; the source counts by weight. Spot 6000, USD-M futures 2400.
-FUTURES_WEIGHT: Final = 2400
-SPOT_WEIGHT: Final = 6000
 
 # https://github.com/binance/binance-spot-api-docs/blob/master/errors.md
 BY_CODE: Final[dict[int, type[MarketDataError]]] = {
@@ -70,14 +67,14 @@ def _code_and_text(response: Response) -> tuple[int | None, str]:
         return None, response.excerpt()
 
 
-def _dialect(allowed: int) -> Dialect:
+def dialect(allowed: Callable[[], float]) -> Dialect:
+    """How a market speaks; `allowed` is its limit of weight per minute and address, as known by then."""
+
     def quota(response: Response) -> tuple[float, float] | None:
         used = response.headers.get("x-mbx-used-weight-1m", "")
-        return (float(used), allowed) if used.isdigit() else None
+        return (float(used), allowed()) if used.isdigit() else None
 
     return Dialect(classify=classify, quota=quota)
 
 
-FUTURES = _dialect(FUTURES_WEIGHT)
-SPOT = _dialect(SPOT_WEIGHT)
 ARCHIVE = Dialect(classify=classify_file)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import structlog
 
@@ -98,9 +99,10 @@ class Candles:
         inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
         ends = pl.max_horizontal(pl.col("timestamp") + self.timeframe.duration, pl.col("close_time") + MILLISECOND)
         kept = frame.filter(inside & (ends <= self.closed_by)).drop("close_time")
-        if not kept["timestamp"].is_sorted():
-            kept = kept.sort("timestamp", maintain_order=True)
-        return kept if kept["timestamp"].n_unique() == kept.height else kept.unique(maintain_order=True)
+        steps = np.diff(kept["timestamp"].cast(pl.Int64).to_numpy())
+        if (steps > 0).all():
+            return kept
+        return kept.unique(maintain_order=True).sort("timestamp", maintain_order=True)
 
     async def _from_archive(self, files: list[archive.Piece], seam: datetime) -> AsyncIterator[Page]:
         """The files' candles; the last ones, which REST has too, as REST gives them where the two differ."""

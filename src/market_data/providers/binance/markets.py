@@ -13,8 +13,6 @@ from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.timeframe import EPOCH
-from market_data.providers.binance.dialect import FUTURES, SPOT
-from market_data.transport.http import Dialect
 from market_data.transport.payload import load_json
 
 # What a canonical crypto symbol is quoted in, best first.
@@ -29,7 +27,8 @@ class Market:
     source: str
     venue: str
     path: str
-    dialect: Dialect
+    weight: float
+    """Its limit of weight per minute and address in 2026, until its own list says otherwise."""
     page_limits: tuple[int, ...]
     """Rows per klines request, the largest first; the last has the best rows per weight."""
     archive: str
@@ -40,12 +39,12 @@ USD_M = Market(
     source="binance",
     venue="BINANCE_USDM",
     path="/fapi/v1",
-    dialect=FUTURES,
+    weight=2400,
     page_limits=(1500, 499),
     archive="futures/um",
 )
 SPOT_MARKET = Market(
-    source="binance:spot", venue="BINANCE_SPOT", path="/api/v3", dialect=SPOT, page_limits=(1000,), archive="spot"
+    source="binance:spot", venue="BINANCE_SPOT", path="/api/v3", weight=6000, page_limits=(1000,), archive="spot"
 )
 
 
@@ -71,6 +70,17 @@ def parse_contracts(body: bytes) -> list[Contract]:
         return [_contract(row) for row in _rows(load_json(body))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
+
+
+def parse_weight_limit(body: bytes) -> float | None:
+    """The limit of weight per minute that an exchangeInfo answer states; None when it states none."""
+    try:
+        for row in load_json(body)["rateLimits"]:
+            if (row["rateLimitType"], row["interval"], row["intervalNum"]) == ("REQUEST_WEIGHT", "MINUTE", "1"):
+                return float(row["limit"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
+    return None
 
 
 def find(instrument: Instrument, contracts: list[Contract], market: Market) -> Listing:

@@ -25,6 +25,7 @@ KLINE_FIELDS: Final[dict[str, pl.DataType]] = {
     "taker_buy_quote_volume": EXACT,
     "ignored": pl.String(),
 }
+VALUES: Final = tuple(name for name in CANDLES.schema if name != "timestamp")
 # A row as it is sent, without digits: whatever else is in a body shows against this.
 ROW_WITHOUT_NUMBERS = b'[,"","","","","",,"",,"","",""]'
 # Turns `[[1,"2"],[3,"4"]]` into one line per row in a single pass; the comma after a row leaves an empty last field.
@@ -44,11 +45,12 @@ def parse_klines(body: bytes) -> pl.DataFrame:
 
 
 def _candles(rows: pl.DataFrame) -> pl.DataFrame:
-    named = rows.with_columns(
-        timestamp=pl.from_epoch("open_time", "ms").cast(UTC_MICROS),
-        close_time=pl.from_epoch("close_time", "ms").cast(UTC_MICROS),
+    # One step: pages are many and small.
+    return rows.select(
+        pl.from_epoch("open_time", "ms").cast(UTC_MICROS).alias("timestamp"),
+        *(pl.col(name) if name in KLINE_FIELDS else pl.lit(None, CANDLES.schema[name]).alias(name) for name in VALUES),
+        pl.from_epoch("close_time", "ms").cast(UTC_MICROS).alias("close_time"),
     )
-    return CANDLES.conform(named).with_columns(named["close_time"])
 
 
 def _read_compact(body: bytes) -> pl.DataFrame | None:
