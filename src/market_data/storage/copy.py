@@ -15,7 +15,7 @@ from market_data.model.errors import StorageError
 from market_data.storage.database import Connection
 from market_data.storage.sql_errors import translated
 
-CHUNK_ROWS: Final = 16_384
+CHUNK_ROWS: Final = 4_096
 _INTEGERS: Final[dict[str, PolarsDataType]] = {"int2": pl.Int16, "int4": pl.Int32, "int8": pl.Int64}
 _NULLS: Final[dict[str, PolarsDataType]] = {
     **_INTEGERS,
