@@ -272,7 +272,7 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_default_file_holds_every_section_and_nothing_else() -> None:
     assert list(yaml.safe_load(default_yaml())) == [
-        "database", "providers", "instruments", "pipelines", "enrichment", "quality", "api", "monitoring",
+        "database", "providers", "instruments", "pipelines", "enrichment", "jobs", "quality", "api", "monitoring",
     ]  # fmt: skip
 
 

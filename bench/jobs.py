@@ -1,0 +1,152 @@
+"""Jobs: fifty symbols and five timeframes through the queue, by one worker and by two; time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.figures import Figure
+
+if TYPE_CHECKING:
+    from market_data.bootstrap import App
+    from market_data.model.instrument import Instrument
+    from market_data.model.timeframe import Timeframe
+
+NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
+SYMBOLS = 50
+DAYS = 365
+FRAMES = ("5m", "15m", "30m", "1h", "1d")
+
+
+def measure() -> Iterator[Figure]:
+    """Each in processes of its own over an empty database; a run takes long enough to be taken once."""
+    many, two = _run("50", workers=1), _run("50", workers=2)
+    rows = f"{many['rows']:,} candles of {SYMBOLS} symbols, {DAYS} days of hours, 5 at a time"
+    yield Figure(
+        name="enrich_50_symbols_s",
+        value=many["seconds"],
+        unit="s",
+        target="<= 40",
+        detail=f"{rows}; two workers {two['seconds']:.1f} s, {many['seconds'] / two['seconds']:.2f} times as fast",
+    )
+    yield Figure(
+        name="enrich_50_symbols_rss_mb",
+        value=many["rss_mb"],
+        unit="MB",
+        target="< 500",
+        detail="highest resident memory of the worker's process",
+    )
+    frames = _run("5", workers=1)
+    yield Figure(
+        name="enrich_5_timeframes_s",
+        value=frames["seconds"],
+        unit="s",
+        target="<= 8",
+        detail=f"{frames['rows']:,} candles of BTC: {', '.join(FRAMES)} of {DAYS} days, through the queue",
+    )
+
+
+def _run(what: str, *, workers: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        # The embedded server runs as another account when this one is root.
+        Path(folder).chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.jobs", folder, what, str(workers)], check=True, capture_output=True, text=True
+        )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _child(folder: str, what: str, workers: int) -> None:
+    from market_data.bootstrap import open_app
+    from market_data.config import load_settings
+    from market_data.sandbox import Sandbox
+
+    with Sandbox(now=NOW, limits=False) as sandbox:
+        values = {
+            **sandbox.urls,
+            "database.data_dir": folder,
+            "database.sandbox": True,
+            "providers.polygon.api_key": "sandbox",
+            **{f"providers.{name}.requests_per_minute": 600_000 for name in ("binance", "polygon", "yahoo")},
+        }
+        settings = load_settings(environ={}, overrides={key: (value, "the benchmark") for key, value in values.items()})
+        with open_app(settings, clock=lambda: NOW) as app:
+            instruments, timeframes = _wanted(what)
+            end = NOW.replace(minute=0, second=0)
+            others = [
+                subprocess.Popen([sys.executable, "-m", "bench.jobs", "worker", json.dumps(values)])
+                for _ in range(workers - 1)
+            ]
+            time.sleep(3.0 * bool(others))  # they are up before the clock runs
+            started = time.perf_counter()
+            receipt = app.jobs.trigger(instruments, timeframes, start=end - timedelta(days=DAYS), end=end)
+            app.run(_work(app, receipt.job_id))
+            seconds = time.perf_counter() - started
+            for other in others:
+                other.terminate()
+                other.wait()
+            job = app.jobs.job(receipt.job_id)
+            assert job is not None
+            assert not job.errors, job.errors
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = sum(part.counts["inserted"] for part in job.parts)
+    print(json.dumps({"seconds": seconds, "rows": rows, "rss_mb": rss}))
+
+
+async def _work(app: App, job_id: Any) -> None:
+    worker = app.worker()
+    working = asyncio.create_task(worker.run())
+    while True:
+        job = await asyncio.to_thread(app.jobs.job, job_id)
+        if job is not None and job.status.final:
+            break
+        await asyncio.sleep(0.1)
+    worker.stop()
+    await working
+
+
+def _wanted(what: str) -> tuple[list[Instrument], list[Timeframe]]:
+    from market_data.model.instrument import AssetClass, Instrument
+    from market_data.model.timeframe import Timeframe
+    from market_data.sandbox.symbols import COINS, STOCKS
+
+    if what == "5":
+        return [Instrument("BTC", AssetClass.CRYPTO)], [Timeframe(frame) for frame in FRAMES]
+    coins = [Instrument(coin.symbol, AssetClass.CRYPTO) for coin in COINS]
+    stocks = [Instrument(one.symbol, AssetClass.ETF if one.etf else AssetClass.STOCK) for one in STOCKS]
+    return (coins + stocks)[:SYMBOLS], [Timeframe.H1]
+
+
+def _second_worker(values: dict[str, Any]) -> None:
+    """A worker in a process of its own, until it is terminated."""
+    import signal
+
+    from market_data.bootstrap import open_app
+    from market_data.config import load_settings
+
+    settings = load_settings(environ={}, overrides={key: (value, "the benchmark") for key, value in values.items()})
+    with open_app(settings, clock=lambda: NOW) as app:
+
+        async def work() -> None:
+            worker = app.worker()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+            await worker.run()
+
+        app.run(work())
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "worker":
+        _second_worker(json.loads(sys.argv[2]))
+    else:
+        _child(sys.argv[1], sys.argv[2], int(sys.argv[3]))
