@@ -26,6 +26,8 @@ from market_data.model.window import Window
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Values: TypeAlias = dict[str, NDArray[Any]]
+# Features that are evaluated together, with the largest of their lookbacks.
+Groups: TypeAlias = list[tuple[int, list[Feature]]]
 
 # Large enough that the cost of a call is spread thin, small enough that memory stays bounded.
 BLOCK_ROWS: Final = 50_000
@@ -37,7 +39,8 @@ NEAR_ROWS: Final = 64
 def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """One column per feature, as high as the window; null where a value is not known or not finite."""
     parts = _parts(len(window))
-    groups, out = _groups(features, window.series), _empty(features, window)
+    groups = _groups(features, window.series)
+    out = _places(groups, len(window), len(parts))
     for _ in in_threads(lambda part: _fill(window, part, groups, out), parts):
         pass
     return _frame(features, len(window), out)
@@ -45,8 +48,10 @@ def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
 
 def evaluate_alone(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """`evaluate` in the calling thread only: for use by threads that share out windows."""
-    groups, out = _groups(features, window.series), _empty(features, window)
-    for part in _parts(len(window)):
+    parts = _parts(len(window))
+    groups = _groups(features, window.series)
+    out = _places(groups, len(window), len(parts))
+    for part in parts:
         _fill(window, part, groups, out)
     return _frame(features, len(window), out)
 
@@ -97,21 +102,20 @@ def _last(each: Feature, tail: Window) -> float | str | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _empty(features: Sequence[Feature], window: Window) -> Values:
-    return {
-        each.name: np.empty(len(window), np.int8 if each.labels else np.float64)
-        for each in features
-        if each.applies(window.series)
-    }
+def _places(groups: Groups, rows: int, parts: int) -> Values:
+    """Room for the values when they are computed in several parts."""
+    if parts == 1:
+        return {}
+    return {each.name: np.empty(rows, np.int8 if each.labels else np.float64) for _, group in groups for each in group}
 
 
 def _parts(rows: int) -> list[tuple[int, int]]:
     """Cut a window into blocks [start, stop): one, or at least one for each processor."""
     size = min(BLOCK_ROWS, max(SMALLEST_BLOCK_ROWS, -(-rows // _processors())))
-    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)] or [(0, 0)]
 
 
-def _fill(window: Window, part: tuple[int, int], groups: Sequence[tuple[int, list[Feature]]], out: Values) -> None:
+def _fill(window: Window, part: tuple[int, int], groups: Groups, out: Values) -> None:
     """Compute the rows of one block and write them to their place."""
     start, stop = part
     # Set in every thread: NumPy keeps it per thread.
@@ -123,17 +127,14 @@ def _fill(window: Window, part: tuple[int, int], groups: Sequence[tuple[int, lis
                 values = each.function(block)
                 if values.shape != (stop - first,):
                     raise TypeError(f"feature {each.name} gave shape {values.shape} for {stop - first} rows")
-                place = out[each.name][start:stop]
-                values = values[start - first :]
-                if each.labels is None:
-                    # Infinity times zero is NaN; any other value plus its own zero is itself, to the bit.
-                    np.multiply(values, 0.0, out=place)
-                    np.add(values, place, out=place)
+                if each.name in out:
+                    out[each.name][start:stop] = values[start - first :]
                 else:
-                    place[:] = values
+                    # The block is the whole window: its array is the result.
+                    out[each.name] = np.ascontiguousarray(values, np.int8 if each.labels else np.float64)
 
 
-def _groups(features: Sequence[Feature], series: Series) -> list[tuple[int, list[Feature]]]:
+def _groups(features: Sequence[Feature], series: Series) -> Groups:
     """The features that apply, in groups that are evaluated together, each with its largest lookback."""
     near: list[Feature] = []
     far: list[Feature] = []
@@ -157,7 +158,8 @@ def _frame(features: Sequence[Feature], rows: int, values: Values) -> pl.DataFra
 def _column(each: Feature, rows: int, values: NDArray[Any] | None) -> pa.Array:
     if values is None:
         return pa.nulls(rows, pa.string_view() if each.labels else pa.float64())
-    known = values >= 0 if each.labels else ~np.isnan(values)
+    # What is not finite is null.
+    known = values >= 0 if each.labels else np.isfinite(values)
     mask = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
     if not each.labels:
         return pa.Array.from_buffers(pa.float64(), rows, [mask, pa.py_buffer(values)])

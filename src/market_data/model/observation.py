@@ -30,10 +30,22 @@ class Observations:
     values: Mapping[str, FloatArray]
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, *columns: str) -> Observations:
-        """The observations of a frame with `timestamp`, `known_at` and the columns; rows with a null are left out."""
+    def of(
+        cls, frame: pl.DataFrame, *columns: str, kinds: Mapping[str, str] | None = None, move: IntArray | None = None
+    ) -> Observations:
+        """The observations of a frame with `timestamp`, `known_at` and the columns; rows with a null are left out.
+
+        `kinds` restricts to rows with these texts; `move` is added to both times, row by row.
+        """
         timestamp, known_at = micros(frame["timestamp"]), micros(frame["known_at"])
+        if move is not None:
+            timestamp, known_at = timestamp + move, known_at + move
         values = {name: _doubles(frame[name]) for name in columns}
+        for name, text in (kinds or {}).items():
+            same = (frame[name] == text).to_numpy()
+            if not same.all():
+                timestamp, known_at, frame = timestamp[same], known_at[same], frame.filter(same)
+                values = {column: array[same] for column, array in values.items()}
         absent = [np.isnan(column) for column in values.values()]
         if any(column.any() for column in absent):
             kept = ~np.logical_or.reduce(absent)
@@ -106,10 +118,12 @@ class Runs:
 class ObservationFrames:
     """The frames of observations a window may use, by dataset, and what features took from them so far."""
 
-    __slots__ = ("_computed", "_kinds", "_taken", "frames")
+    __slots__ = ("_computed", "_kinds", "_moves", "_taken", "frames")
 
-    def __init__(self, frames: Mapping[str, pl.DataFrame]) -> None:
+    def __init__(self, frames: Mapping[str, pl.DataFrame], moves: Mapping[str, IntArray] | None = None) -> None:
         self.frames = frames
+        # In a panel: how far the rows of each frame stand from their own time on the panel's axis.
+        self._moves = moves or {}
         self._taken: dict[object, Observations] = {}
         self._kinds: dict[tuple[str, str], tuple[str, ...]] = {}
         self._computed: dict[object, FloatArray] = {}
@@ -123,10 +137,7 @@ class ObservationFrames:
             if frame is None:
                 found = Observations.none(*columns)
             else:
-                for name, text in kinds.items():
-                    wanted = frame[name] == text
-                    frame = frame if wanted.all() else frame.filter(wanted)
-                found = Observations.of(frame, *columns)
+                found = Observations.of(frame, *columns, kinds=kinds, move=self._moves.get(dataset))
             self._taken[key] = found
         return found
 

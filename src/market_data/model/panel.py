@@ -119,7 +119,8 @@ def _window(
         raise UsageError("timestamps and ends must strictly increase within each symbol")
     columns = {column.name: column.to_numpy() for column in rows.frame.iter_columns() if column.dtype == pl.Float64}
     places = {symbol: place for place, symbol in enumerate(rows.symbols)}
-    frames = ObservationFrames({name: _moved(seen, places, shift) for name, seen in observations.items()})
+    moves = {name: _moves(seen, places, shift) for name, seen in observations.items()}
+    frames = ObservationFrames({name: seen.frame for name, seen in observations.items()}, moves)
     return Window(series, opens, ends, columns, frames, begins=rows.begins[1:], axis=axis)
 
 
@@ -154,11 +155,6 @@ def _shift(
     return shift
 
 
-def _moved(seen: _Grouped, places: Mapping[str, int], shift: int) -> pl.DataFrame:
-    """Observations moved with their series."""
-    by_row = np.repeat(np.array([places[symbol] for symbol in seen.symbols], np.int64) * shift, seen.lengths)
-    moved = {
-        name: pl.Series(name, (micros(seen.frame[name]) + by_row).view("datetime64[us]"))
-        for name in ("timestamp", "known_at")
-    }
-    return seen.frame.with_columns(**moved)
+def _moves(seen: _Grouped, places: Mapping[str, int], shift: int) -> IntArray:
+    """By row of the observations, how far their series is moved."""
+    return np.repeat(np.array([places[symbol] for symbol in seen.symbols], np.int64) * shift, seen.lengths)
