@@ -25,6 +25,7 @@ from market_data.pipeline.validate import validate
 from market_data.storage import migrate, upsert
 from market_data.storage.database import Database
 from market_data.storage.reader import Reader
+from market_data.storage.verdict import classify
 
 ROWS = 30_000
 READ_ROWS = 100_000
@@ -58,7 +59,7 @@ class Bench:
         batch = self.batch(self.page)
         rows = validate(BTC, normalise(BTC, self.page).drop("first_of_timestamp"), self.shelves.rules).accepted
         self.accepted = story.scored(batch, rows)
-        judged = upsert.classify(self.accepted, Reader(database).newest_facts(BTC, self.span), "binance")
+        judged = classify(self.accepted, Reader(database).newest_facts(BTC, self.span), "binance")
         touched = list(Ripple(Reader(database), self.shelves, BTC, judged, judged["timestamp"].clear()))
         self.derived = pl.concat([part.own for part in touched])
         # The rows of both tables as COPY sends them, taken from what our own write stored.
@@ -83,7 +84,7 @@ class Bench:
         with self.database.transaction() as connection:
             upsert.lock_series(connection, BTC)
             facts = Reader(self.database).newest_facts(BTC, self.span)
-            judged = upsert.classify(self.accepted, facts, "binance")
+            judged = classify(self.accepted, facts, "binance")
             upsert.write(connection, BTC, judged, self.derived, self.origin)
 
     def drained(self, table: str) -> tuple[str, list[bytes]]:

@@ -65,10 +65,10 @@ def test_an_audit_finds_what_was_lost_and_what_the_ledger_never_saw(desk: Any) -
     assert stretches(desk) == [(0, 2, "present"), (2, 3, "missing"), (3, 6, "present")]
     with desk.database.transaction() as connection:
         connection.execute("DELETE FROM coverage")
-    found = audit_series(desk.database, desk.series, desk.at(10))
-    assert found.coverage == Coverage(expected=10, present=5, missing=5)
-    assert found.corrected == 4
-    assert audit_series(desk.database, desk.series, desk.at(10)).corrected == 0
+    found = audit_series(desk.database, desk.series, desk.now)
+    assert found.coverage == Coverage(expected=6, present=5, missing=1)
+    assert found.corrected == 3
+    assert audit_series(desk.database, desk.series, desk.now).corrected == 0
 
 
 def test_a_coarser_candle_proves_that_nothing_was_traded(desk: Any) -> None:

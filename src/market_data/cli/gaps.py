@@ -99,11 +99,14 @@ def _line(app: App, series: Series) -> dict[str, Any]:
     from market_data.pipeline.gaps import coverage, covered_span
     from market_data.pipeline.ledger import Coverage
 
-    span = covered_span(app.database, series, now())
+    span = covered_span(app.database, series)
     counts = coverage(app.database, series, span, now()) if span else Coverage()
-    return {"symbol": series.symbol, "timeframe": series.timeframe, "since": span.start if span else None} | asdict(
-        counts
-    )
+    return {
+        "symbol": series.symbol,
+        "timeframe": series.timeframe,
+        "since": span.start if span else None,
+        "until": span.end if span else None,
+    } | asdict(counts)
 
 
 def _stretches(app: App, series: Series) -> list[dict[str, Any]]:

@@ -80,9 +80,9 @@ def audit_series(database: Database, series: Series, now: datetime, span: TimeRa
     """Compare the ledger with the stored candles and the calendar, correct it, and prove what can be proved.
 
     Args:
-        span: what to look through; by default from the first candle stored or asked for until now.
+        span: what to look through; by default from the first to the last candle ever stored or asked for.
     """
-    span = span or _extent(database, series, now)
+    span = span or covered_span(database, series)
     if span is None:
         return Audit(series=series, span=None, coverage=Coverage())
     corrected = proved = 0
@@ -102,11 +102,18 @@ def coverage(database: Database, series: Series, span: TimeRange, now: datetime)
         return tally(series, stretches(connection, series, span), span, now)
 
 
-def covered_span(database: Database, series: Series, now: datetime) -> TimeRange | None:
-    """From the first candle in the ledger until now; None when the ledger is empty."""
-    rows = database.rows(f"SELECT min(start_time) AS first FROM coverage WHERE {_OF_SERIES}", series.key)
-    first = rows[0]["first"]
-    return None if first is None or first >= now else TimeRange(first, now)
+def covered_span(database: Database, series: Series) -> TimeRange | None:
+    """From the first to the last candle that was ever stored or asked for; None when there is none.
+
+    Candles after that are not missing: nobody asked for them. How old the newest one is, the status tells.
+    """
+    (row,) = database.rows(
+        f"SELECT least(m.first, c.first) AS first, greatest(m.last + interval '1 microsecond', c.last) AS last FROM "
+        f"(SELECT min(timestamp) AS first, max(timestamp) AS last FROM market_data_v2 WHERE {_OF_SERIES}) m, "
+        f"(SELECT min(start_time) AS first, max(end_time) AS last FROM coverage WHERE {_OF_SERIES}) c",
+        (*series.key, *series.key),
+    )
+    return None if row["first"] is None else TimeRange(row["first"], row["last"])
 
 
 def empty_by_proof(
@@ -135,16 +142,6 @@ def empty_by_proof(
         if len(within) and (parts["source"] == source).all() and (parts["volume"].sum() or 0) == volume:
             proofs.append((within, f"{source}: the coarser candle's volume is made up by the others"))
     return proofs
-
-
-def _extent(database: Database, series: Series, now: datetime) -> TimeRange | None:
-    rows = database.rows(
-        f"SELECT least((SELECT min(timestamp) FROM market_data_v2 WHERE {_OF_SERIES}), "
-        f"(SELECT min(start_time) FROM coverage WHERE {_OF_SERIES})) AS first",
-        (*series.key, *series.key),
-    )
-    first = rows[0]["first"]
-    return None if first is None or first >= now else TimeRange(first, now)
 
 
 def _audit_part(connection: Connection, series: Series, part: TimeRange, now: datetime) -> int:
