@@ -34,7 +34,7 @@ def parse_moment(text: Any) -> Any:
         if len(text) == 10:
             moment = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
         else:
-            moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+            moment = datetime.fromisoformat(text.upper())
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time ({error}): {FORMS}") from None
     if moment.utcoffset() is None:

@@ -29,11 +29,14 @@ def decoded(cursor: str, types: Sequence[pl.DataType]) -> tuple[Any, ...]:
     try:
         plain = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(plain, list) or len(plain) != len(types):
-            raise ValueError("another number of values")
+            raise ValueError("another number of values")  # noqa: TRY301  # told like all the others
         return tuple(_value(value, dtype) for value, dtype in zip(plain, types, strict=True))
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise Problem(
-            422, "wrong-cursor", "The cursor is none of this listing.", action="Use `next` of the page before, unchanged."
+            422,
+            "wrong-cursor",
+            "The cursor is none of this listing.",
+            action="Use `next` of the page before, unchanged.",
         ) from None
 
 

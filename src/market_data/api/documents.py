@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Annotated, Any, Final, Literal
+from datetime import date
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from market_data.model.dataset import (
-    DIVIDENDS,
-    EARNINGS,
-    NEWS,
-    OPTIONS,
-    QUOTES,
-    SPLITS,
-    TRADES,
-    Dataset,
-)
 from market_data.model.instrument import AssetClass
 from market_data.model.timeframe import Timeframe
 
@@ -30,9 +20,7 @@ Day = Annotated[date, Field(examples=["2026-01-31"])]
 SymbolName = Annotated[str, Field(examples=["BTC"])]
 Class = Annotated[AssetClass, Field(examples=["crypto"])]
 Frame = Annotated[Timeframe, Field(examples=["1h"])]
-StatusName = Annotated[
-    Literal["healthy", "warning", "stale", "error", "not_enriched"], Field(examples=["healthy"])
-]
+StatusName = Annotated[Literal["healthy", "warning", "stale", "error", "not_enriched"], Field(examples=["healthy"])]
 JobStatus = Annotated[
     Literal["queued", "in_progress", "completed", "failed", "cancelled"], Field(examples=["completed"])
 ]
@@ -221,170 +209,3 @@ class Quality(Document):
     daily_metrics: list[DailyQuality]
     recent_fetch_logs: list[FetchLog]
     timestamp: Time
-
-
-class SchedulerState(Document):
-    """Whether scheduled work starts by itself."""
-
-    state: Annotated[Literal["running", "paused", "stopped"], Field(examples=["running"])]
-    """stopped: no scheduler was seen lately."""
-    jobs_queued: Count
-    timestamp: Time
-
-
-class Overview(Document):
-    """The pipeline at a glance."""
-
-    symbols_tracked: Count
-    symbols_by_status: dict[str, Count]
-    records_available: Count
-    jobs_by_status: dict[str, Count]
-    fetch_success_rate: Percent | None
-    avg_quality_score: Score | None
-    open_gaps: Count
-    scheduler: SchedulerState
-    timestamp: Time
-
-
-class SymbolWork(Document):
-    """An instrument's standing and its newest jobs."""
-
-    symbol: SymbolName
-    asset_class: Class
-    status: InstrumentStatus
-    recent_jobs: list[Job]
-    timestamp: Time
-
-
-class SourcePerformance(Document):
-    """How one source did in the last 24 hours."""
-
-    source: Annotated[str, Field(examples=["binance"])]
-    total_fetches: Count
-    success_rate: Percent | None
-    avg_response_time_ms: Milliseconds | None
-    records_fetched: Count
-    api_quota_remaining: int | None
-
-
-class Performance(Document):
-    """How fast the pipeline is, by source and per computation."""
-
-    sources: list[SourcePerformance]
-    compute_pipeline: ComputePipeline
-    timestamp: Time
-
-
-class Check(Document):
-    """Whether one thing the program depends on is well."""
-
-    name: Annotated[str, Field(examples=["database"])]
-    healthy: bool
-    detail: str | None
-
-
-class Health(Document):
-    """Whether everything the program depends on is well."""
-
-    status: Annotated[Literal["healthy", "degraded", "unhealthy"], Field(examples=["healthy"])]
-    checks: list[Check]
-    timestamp: Time
-
-
-class Alive(Document):
-    """The process answers."""
-
-    status: Annotated[Literal["alive"], Field(examples=["alive"])]
-
-
-class Capability(Document):
-    """What a source serves of one dataset."""
-
-    dataset: Annotated[str, Field(examples=["candles"])]
-    asset_classes: list[Class]
-    timeframes: list[Frame]
-    history_days: dict[str, int]
-    """Days of history by timeframe, `all` for every one; empty when unlimited."""
-    live: bool
-
-
-class ProviderState(Document):
-    """A source and how it does."""
-
-    name: Annotated[str, Field(examples=["binance"])]
-    ready: bool
-    """Whether it can be asked."""
-    reason: str | None
-    """Why not, and what to do."""
-    priority: dict[str, int]
-    """By asset class: 1 is asked first."""
-    breaker: Annotated[Literal["closed", "open", "half_open"], Field(examples=["closed"])]
-    quota_remaining: float | None
-    capabilities: list[Capability]
-
-
-class Providers(Document):
-    """All enabled sources."""
-
-    count: Count
-    providers: list[ProviderState]
-
-
-class InstrumentState(Document):
-    """An instrument known here."""
-
-    symbol: SymbolName
-    asset_class: Class
-    tracked: bool
-    status: StatusName
-    records_available: Count
-    last_enrichment_time: Time | None
-
-
-class Instruments(Document):
-    """A page of instruments, by symbol."""
-
-    count: Count
-    next: str | None
-    """Cursor of the next page, null on the last."""
-    instruments: list[InstrumentState]
-
-
-class MadeDocument(Document, use_attribute_docstrings=False):
-    """A document made at run time, which has no source text to take docstrings from."""
-
-
-_TYPES: Final[dict[str, Any]] = {
-    "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
-}  # fmt: skip
-
-
-def fact_row(dataset: Dataset) -> type[BaseModel]:
-    """The document of one row of a dataset: its record's fields, exact numbers as JSON numbers, and its provenance."""
-    fields: dict[str, Any] = {}
-    for name, dtype in dataset.schema.items():
-        kind: Any = list[str] if dtype.is_nested() else _TYPES[str(dtype.base_type())]
-        required = dataset.record.model_fields[name].is_required()
-        fields[name] = (kind if required else kind | None, ...)
-    fields["source"] = (str, ...)
-    if dataset not in (TRADES, QUOTES):
-        fields |= {"known_from": (Time, ...), "revision": (int, ...)}
-    return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
-
-
-def fact_page_model(dataset: Dataset) -> type[BaseModel]:
-    """The document of a page of a dataset."""
-    fields: dict[str, Any] = {
-        "symbol": (SymbolName, ...),
-        "asset_class": (Class, ...),
-        "as_of": (Time | None, ...),
-        "count": (Count, ...),
-        "next": (str | None, ...),
-        dataset.name: (list[fact_row(dataset)], ...),  # type: ignore[misc]  # made at run time
-    }
-    return create_model(f"{dataset.record.__name__}Page", __base__=MadeDocument, **fields)
-
-
-FACT_PAGES: Final = {
-    dataset.name: fact_page_model(dataset) for dataset in (TRADES, QUOTES, DIVIDENDS, SPLITS, EARNINGS, OPTIONS, NEWS)
-}

@@ -8,9 +8,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from market_data.api.arguments import AssetClassQuery, Cursor, Symbol, SymbolQuery, timeframes as parsed
-from market_data.api.documents import InstrumentStatus, Job, Jobs, PipelineMetrics, Receipt, SchedulerState
+from market_data.api.arguments import AssetClassQuery, Cursor, Symbol, SymbolQuery
+from market_data.api.arguments import timeframes as parsed
+from market_data.api.documents import InstrumentStatus, Job, Jobs, PipelineMetrics, Receipt
 from market_data.api.jobs import cancelled_job, job_document, job_page
+from market_data.api.operation_documents import SchedulerState
 from market_data.api.problems import Problem, described
 from market_data.api.served import Backing, Served
 from market_data.model.instrument import AssetClass, Instrument

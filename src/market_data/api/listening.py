@@ -78,6 +78,16 @@ def server_of(api: FastAPI, *, quiet: bool = True) -> uvicorn.Server:
     )
 
 
+async def serve_from(server: uvicorn.Server, listening: socket.socket, started: Callable[[], None]) -> None:
+    """Serve until the server is told to exit; `started` is called when requests are taken."""
+    serving = asyncio.create_task(server.serve([listening]))
+    while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    if server.started:
+        started()
+    await serving
+
+
 def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
     """Serve until told to stop by a signal.
 
@@ -86,12 +96,6 @@ def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = 
     """
 
     async def run() -> None:
-        server = server_of(api)
-        serving = asyncio.create_task(server.serve([listening]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        if server.started:
-            started()
-        await serving
+        await serve_from(server_of(api), listening, started)
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ from market_data.api.arguments import (
     time_range,
 )
 from market_data.api.bodies import Form, accepted
-from market_data.api.documents import FACT_PAGES
+from market_data.api.fact_documents import FACT_PAGES
 from market_data.api.problems import described
 from market_data.api.rows import CANDLE_COLUMNS, ENRICHED_COLUMNS, CandlesPage, FeaturesPage
 from market_data.api.selections import Candles, Facts
@@ -34,7 +34,8 @@ Accept = Annotated[str | None, Header(include_in_schema=False)]
 IfNoneMatch = Annotated[str | None, Header(include_in_schema=False)]
 Adjusted = Annotated[bool, Query(description="Prices and volumes adjusted for the splits and dividends known by then.")]
 Source = Annotated[
-    str | None, Query(max_length=64, pattern=r"^[a-z0-9_:.\-]+$", description="Only of this source.", examples=["binance"])
+    str | None,
+    Query(max_length=64, pattern=r"^[a-z0-9_:.\-]+$", description="Only of this source.", examples=["binance"]),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics: read from the database when asked, so that every process tells the same, and restarts lose nothing.
+"""Prometheus metrics: read from the database when asked, so every process tells the same and restarts lose nothing.
 
 Only the requests of this process and its breakers are counted in memory. Label sets are bounded: sources, datasets and
 routes are what the program declares, symbols at most `MOST_SYMBOLS`.
@@ -14,7 +14,14 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -231,7 +238,7 @@ class Counted:
         self._app = app
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  # ASGI
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

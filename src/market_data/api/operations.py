@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse, Response
 
 from market_data.api.arguments import AssetClassQuery, Cursor, Symbol
 from market_data.api.cursors import decoded, encoded
-from market_data.api.documents import (
+from market_data.api.enrichment import LOG_WINDOW, QUALITY_WINDOW
+from market_data.api.jobs import job_page
+from market_data.api.operation_documents import (
     Alive,
     Capability,
     Check,
@@ -25,8 +27,6 @@ from market_data.api.documents import (
     ProviderState,
     SymbolWork,
 )
-from market_data.api.enrichment import LOG_WINDOW, QUALITY_WINDOW
-from market_data.api.jobs import job_page
 from market_data.api.problems import described
 from market_data.api.served import Backing, Served
 from market_data.model.errors import MarketDataError
@@ -109,7 +109,7 @@ def instruments(
         and (after is None or (instrument.symbol, instrument.asset_class.value) > after)
     ]
     shown, now = found[:limit], served.now()
-    tracked = {Instrument(symbol, group) for group, symbol in served.app.settings.tracked}
+    tracked = set(served.tracked())
     states = []
     for instrument in shown:
         standing = served.standings.of(instrument)
@@ -126,13 +126,15 @@ def instruments(
     last = shown[-1] if shown else None
     more = last is not None and len(found) > limit
     return Instruments(
-        count=len(shown), next=encoded([last.symbol, last.asset_class.value]) if more and last else None, instruments=states
+        count=len(shown),
+        next=encoded([last.symbol, last.asset_class.value]) if more and last else None,
+        instruments=states,
     )
 
 
 def instruments_known(served: Served) -> list[Instrument]:
     """Every instrument that is tracked or was enriched, by symbol."""
-    tracked = {Instrument(symbol, group) for group, symbol in served.app.settings.tracked}
+    tracked = set(served.tracked())
     stored = {Instrument(row["symbol"], AssetClass(row["asset_class"])) for row in served.tallies.known()}
     return sorted(tracked | stored, key=lambda instrument: (instrument.symbol, instrument.asset_class.value))
 
@@ -173,7 +175,9 @@ def healthz() -> Alive:
     return Alive(status="alive")
 
 
-@probes.get("/readyz", response_model=Health, responses={**described(), 503: {"model": Health, "description": "Not ready"}})
+@probes.get(
+    "/readyz", response_model=Health, responses={**described(), 503: {"model": Health, "description": "Not ready"}}
+)
 def readyz(served: Backing) -> Response:
     """Readiness: the database answers; a scheduler or worker that is away degrades it."""
     found = health_of(served)

@@ -55,7 +55,7 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The problem document as a response."""
-        title = HTTPStatus(self.status).phrase
+        title = _TITLES.get(self.status) or HTTPStatus(self.status).phrase
         document = {"type": f"urn:market-data:problem:{self.kind}", "title": title, "status": self.status}
         body = {**document, "detail": self.detail, "action": self.action, **self.more}
         return Response(to_json(body), self.status, self.headers, media_type=MEDIA_TYPE)
@@ -88,7 +88,9 @@ def problem_of(error: Exception) -> Problem:
         if isinstance(error, kind):
             headers = _RETRY if status == HTTPStatus.SERVICE_UNAVAILABLE else None
             return Problem(status, name, detail or str(error), action=action, headers=headers)
-    return Problem(500, "unexpected", "The server met an error it did not expect.", action="The server's log says more.")
+    return Problem(
+        500, "unexpected", "The server met an error it did not expect.", action="The server's log says more."
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -112,7 +114,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         kind = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         return Problem(
-            error.status_code, kind, str(error.detail), action=_HTTP_ACTIONS.get(error.status_code), headers=error.headers
+            error.status_code,
+            kind,
+            str(error.detail),
+            action=_HTTP_ACTIONS.get(error.status_code),
+            headers=error.headers,
         ).response()
 
     app.add_exception_handler(errors.MarketDataError, ours)
@@ -122,6 +128,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, ours)
 
 
+# As RFC 9110 has them; the names in older versions of Python differ.
+_TITLES: Final = {413: "Content Too Large", 422: "Unprocessable Content"}
 _HTTP_ACTIONS: Final = {
     404: "GET /api/v1/openapi.json lists every path.",
     405: "Use the method the path is for; state is changed by POST only.",

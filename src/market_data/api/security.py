@@ -11,11 +11,12 @@ from uuid import UUID
 
 import anyio.to_thread
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope as Connection, Send
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
 from market_data.api.problems import Problem, problem_of
 from market_data.api.served import Served
-from market_data.model.errors import MarketDataError
+from market_data.model.errors import MarketDataError, TransientError
 from market_data.storage.keys import Key, Scope, any_usable_key, find_key, hashed
 
 OPEN_PATHS: Final = frozenset({"/healthz"})
@@ -83,7 +84,7 @@ class Gate:
         self._wrong: OrderedDict[str, None] = OrderedDict()
         self._keys_exist: tuple[float, bool] = (float("-inf"), False)
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:  # noqa: D102  # ASGI
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -136,7 +137,13 @@ class Gate:
             return True
         seen, exist = self._keys_exist
         if time.monotonic() - seen > KEYS_SEEN_SECONDS:
-            exist = await anyio.to_thread.run_sync(any_usable_key, served.database, served.now())
+            try:
+                exist = await anyio.to_thread.run_sync(any_usable_key, served.database, served.now())
+            except TransientError:
+                if seen == float("-inf"):
+                    raise
+                # While the database is away no key is made either: what was known holds, and /readyz can tell.
+                return exist
             self._keys_exist = (time.monotonic(), exist)
         return exist
 
@@ -185,7 +192,9 @@ def _check_neighbour(method: str, headers: Headers, hosts: tuple[str, ...], *, b
             action="Use 127.0.0.1 or localhost, or add the name to the setting api.hosts.",
         )  # fmt: skip
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    foreign = site not in (None, "same-origin", "none") or (origin is not None and origin.partition("://")[2] != headers.get("host"))
+    foreign = site not in (None, "same-origin", "none") or (
+        origin is not None and origin.partition("://")[2] != headers.get("host")
+    )
     if method not in READING and foreign:
         raise Problem(403, "cross-site", "A page of another site may not do that.", action="Use an API key.")
 

@@ -94,7 +94,7 @@ class Candles:
         return download(form, self.frames(), f"{symbol}-{timeframe}", headers)
 
     def tag(self, form: Form, query: str) -> str:
-        """Changes with whatever the answer depends on: the series' last change, the features' definitions, the request."""
+        """Changes with all the answer depends on: the series' last change, the features' definitions, the request."""
         moment = self.served.windows.moment(self.series)
         seen = (moment, self.served.app.shelves.version, self.series.key, self.columns, form, query)
         return f'W/"{hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()}"'
@@ -151,9 +151,7 @@ class Candles:
         """Rows of [start, end) in order; the newest `limit` of them when given."""
         if self.as_of is None and limit is None and span is not None:
             return self.served.windows.stored(self.series, span, self.columns)
-        found = enriched(
-            self.served.reader, self.served.app.shelves, self.series, span, limit=limit, as_of=self.as_of
-        )
+        found = enriched(self.served.reader, self.served.app.shelves, self.series, span, limit=limit, as_of=self.as_of)
         return found.select(self.columns)
 
 
@@ -189,5 +187,3 @@ class Facts:
 
     def _order_types(self) -> list[pl.DataType]:
         return [self.query.dataset.schema.get(name, pl.String()) for name in self.query.order]
-
-

@@ -80,11 +80,15 @@ class Served:
         symbol = symbol.upper()
         if asset_class is not None:
             return Instrument(symbol, asset_class)
-        tracked = {name: group for group, name in self.app.settings.tracked}
-        if symbol in tracked:
-            return Instrument(symbol, tracked[symbol])
+        tracked = next((found for found in self.tracked() if found.symbol == symbol), None)
+        if tracked is not None:
+            return tracked
         stored = Summaries(self.database).asset_classes(symbol)
         return Instrument(symbol, AssetClass(stored[0]) if stored else AssetClass.STOCK)
+
+    def tracked(self) -> list[Instrument]:
+        """The instruments that scheduled work covers."""
+        return [tracked.instrument for tracked in self.app.tracked()]
 
     def known_instrument(self, symbol: str, asset_class: AssetClass | None) -> Instrument:
         """As `instrument`.
@@ -93,8 +97,8 @@ class Served:
             UnknownInstrument: when it is neither tracked nor was ever asked for.
         """
         found = self.instrument(symbol, asset_class)
-        tracked = (found.asset_class, found.symbol) in set(self.app.settings.tracked)
-        if not tracked and found.asset_class not in Summaries(self.database).asset_classes(found.symbol):
+        stored = Summaries(self.database).asset_classes(found.symbol)
+        if found.asset_class not in stored and found not in self.tracked():
             raise UnknownInstrument(f"{found} is not tracked and was never enriched")
         return found
 

@@ -21,9 +21,16 @@ def create(
     name: Name,
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", "-s", metavar="SCOPE", help="read, trigger or admin; each includes the ones before. [default: read]"),
+        typer.Option(
+            "--scope",
+            "-s",
+            metavar="SCOPE",
+            help="read, trigger or admin; each includes the ones before. [default: read]",
+        ),
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Expires after so many days. [default: never]")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36500, help="Expires after so many days. [default: never]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and print it; it cannot be shown again."""

@@ -13,7 +13,9 @@ from market_data.cli.output import say
 def serve(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [default: 8000]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [default: 8000]")
+    ] = None,
 ) -> None:
     """Serve the HTTP interface over the database, until stopped."""
     from market_data.api.app import create_api

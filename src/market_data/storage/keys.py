@@ -107,7 +107,8 @@ def any_usable_key(database: Database, now: datetime) -> bool:
     """Whether a key exists that is neither revoked nor expired."""
     return bool(
         database.rows(
-            "SELECT 1 FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s) LIMIT 1", (now,)
+            "SELECT 1 FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > %s) LIMIT 1",
+            (now,),
         )
     )
 

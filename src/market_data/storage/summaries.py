@@ -53,8 +53,11 @@ class Summaries:
         return Changes(row if row["status"] is not None else None, moments, tracked)
 
     def totals(self, instrument: Instrument) -> dict[str, Any]:
-        """Of all stored candles: records, quality_score (mean), validation_rate (%); from the days' counts, which are
-        committed with the candles."""
+        """Of all stored candles, from the days' counts, which are committed with the candles.
+
+        Returns:
+            records, quality_score (mean), validation_rate (%).
+        """
         return self.database.rows(
             "SELECT coalesce(sum(total_records), 0)::bigint AS records, "
             "(sum(avg_quality_score * total_records) / nullif(sum(total_records), 0))::float8 AS quality_score, "

@@ -16,8 +16,12 @@ class Tallies:
     database: Database
 
     def fetches(self, since: datetime) -> dict[str, Any]:
-        """Of enrichment_fetch_log from `since` on: total_fetches, successful, success_rate, avg_response_time_ms, and
-        api_quota_remaining, the least of what each source said last."""
+        """Of enrichment_fetch_log from `since` on.
+
+        Returns:
+            total_fetches, successful, success_rate, avg_response_time_ms, and api_quota_remaining, the least of what
+            each source said last.
+        """
         return self.database.rows(
             "SELECT count(*) AS total_fetches, count(*) FILTER (WHERE success) AS successful, "
             "(100.0 * count(*) FILTER (WHERE success) / nullif(count(*), 0))::float8 AS success_rate, "
@@ -30,8 +34,11 @@ class Tallies:
         )[0]
 
     def computations(self, since: datetime) -> dict[str, Any]:
-        """Of enrichment_compute_log from `since` on: total_computations, successful, success_rate,
-        avg_computation_time_ms."""
+        """Of enrichment_compute_log from `since` on.
+
+        Returns:
+            total_computations, successful, success_rate, avg_computation_time_ms.
+        """
         return self.database.rows(
             "SELECT count(*) AS total_computations, count(*) FILTER (WHERE success) AS successful, "
             "(100.0 * count(*) FILTER (WHERE success) / nullif(count(*), 0))::float8 AS success_rate, "
@@ -40,8 +47,11 @@ class Tallies:
         )[0]
 
     def quality(self, since: date) -> dict[str, Any]:
-        """Of data_quality_metrics from `since` on, each candle counting once: symbols_tracked (with any such day),
-        avg_validation_rate, avg_quality_score."""
+        """Of data_quality_metrics from `since` on, each candle counting once.
+
+        Returns:
+            symbols_tracked (with any such day), avg_validation_rate, avg_quality_score.
+        """
         return self.database.rows(
             "SELECT count(DISTINCT (symbol, asset_class)) AS symbols_tracked, "
             "(100.0 * sum(validated_records) / nullif(sum(total_records), 0))::float8 AS avg_validation_rate, "
@@ -64,8 +74,12 @@ class Tallies:
         return self.database.rows("SELECT * FROM enrichment_status ORDER BY symbol, asset_class")
 
     def fetch_totals(self, after: int, until: int) -> list[dict[str, Any]]:
-        """Per source, dataset and success the fetches with `after` < id <= `until`: fetches, milliseconds, and rows
-        fetched, inserted, updated, unchanged, kept and rejected."""
+        """Per source, dataset and success the fetches with `after` < id <= `until`.
+
+        Returns:
+            fetches, timed (those with a response time), milliseconds, and rows inserted, updated, unchanged, kept,
+            rejected.
+        """
         return self.database.rows(
             "SELECT source, dataset, success, count(*) AS fetches, count(source_response_time_ms) AS timed, "
             "coalesce(sum(source_response_time_ms), 0)::float8 AS milliseconds, "
@@ -113,8 +127,11 @@ class Tallies:
         )
 
     def by_source(self, since: datetime) -> list[dict[str, Any]]:
-        """Per source of enrichment_fetch_log from `since` on: total_fetches, success_rate, avg_response_time_ms,
-        records_fetched, api_quota_remaining (said last)."""
+        """Per source of enrichment_fetch_log from `since` on.
+
+        Returns:
+            total_fetches, success_rate, avg_response_time_ms, records_fetched, api_quota_remaining (said last).
+        """
         return self.database.rows(
             "SELECT source, count(*) AS total_fetches, (100.0 * count(*) FILTER (WHERE success) / count(*))::float8 "
             "AS success_rate, avg(source_response_time_ms) AS avg_response_time_ms, "
@@ -136,11 +153,13 @@ class Tallies:
     def workers(self, since: datetime) -> int:
         """Workers that reported from `since` on."""
         return int(
-            self.database.rows("SELECT count(*) AS n FROM procrastinate_workers WHERE last_heartbeat >= %s", (since,))[0]["n"]
+            self.database.rows("SELECT count(*) AS n FROM procrastinate_workers WHERE last_heartbeat >= %s", (since,))[
+                0
+            ]["n"]
         )
 
     def known(self) -> list[dict[str, Any]]:
-        """symbol and asset_class of every instrument that was enriched or is in tracked_symbols."""
+        """Symbol and asset_class of every instrument that was enriched or is in tracked_symbols."""
         return self.database.rows(
             "SELECT symbol, asset_class FROM enrichment_status "
             "UNION SELECT symbol, asset_class FROM tracked_symbols WHERE active"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -181,7 +181,12 @@ def fill(app: App) -> None:
     ]  # fmt: skip
     append_facts(app, OPTIONS, AAPL, options, "yahoo")
     news = [
-        {"news_id": str(n), "published_at": at + timedelta(hours=n), "title": f'"Quoted" title {n} \\ é', "symbols": ("AAPL",)}
+        {
+            "news_id": str(n),
+            "published_at": at + timedelta(hours=n),
+            "title": f'"Quoted" title {n} \\ é',
+            "symbols": ("AAPL",),
+        }
         for n in range(3)
     ]
     append_facts(app, NEWS, AAPL, news, "yahoo")
@@ -205,3 +210,20 @@ def asking(filled: Served) -> Iterator[Asking]:
     """Asks the filled API."""
     with client_of(filled) as client:
         yield client
+
+
+@pytest.fixture
+def opening() -> Callable[..., AbstractContextManager[tuple[Served, Asking]]]:
+    """Opens an API over a database: its backing, and who asks it; further settings by keyword."""
+
+    @contextmanager
+    def opened_api(url: str, clock: Callable[[], datetime], **settings: Any) -> Iterator[tuple[Served, Asking]]:
+        beyond = settings.pop("listens_beyond", False)
+        with (
+            opened(url, clock, **settings) as app,
+            serving(app, listens_beyond=beyond) as served,
+            client_of(served) as asking,
+        ):
+            yield served, asking
+
+    return opened_api

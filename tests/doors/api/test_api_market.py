@@ -113,7 +113,11 @@ def test_facts_come_in_pages(asking: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "name", "expected"),
     [
-        ("dividends/AAPL", "dividends", {"ex_date": "2026-02-09", "amount": 0.26, "currency": "USD", "source": "yahoo"}),
+        (
+            "dividends/AAPL",
+            "dividends",
+            {"ex_date": "2026-02-09", "amount": 0.26, "currency": "USD", "source": "yahoo"},
+        ),
         ("splits/AAPL", "splits", {"execution_date": "2020-08-31", "split_from": 1, "split_to": 4, "revision": 1}),
         ("earnings/AAPL", "earnings", {"fiscal_year": 2025, "fiscal_quarter": 1, "eps_actual": 1.5}),
         ("options/AAPL", "options", {"contract": "AAPL261218C00200000", "strike": 200, "iv": 0.25, "vega": None}),

@@ -1,0 +1,51 @@
+"""Response documents of facts besides candles, made from the records themselves."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Final
+
+from pydantic import BaseModel, create_model
+
+from market_data.api.documents import Class, Count, Document, Exact, SymbolName, Time
+from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
+
+
+class MadeDocument(Document, use_attribute_docstrings=False):
+    """A document made at run time, which has no source text to take docstrings from."""
+
+
+_TYPES: Final[dict[str, Any]] = {
+    "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
+}  # fmt: skip
+
+
+def fact_row(dataset: Dataset) -> type[BaseModel]:
+    """The document of one row of a dataset: its record's fields, exact numbers as JSON numbers, and its provenance."""
+    fields: dict[str, Any] = {}
+    for name, dtype in dataset.schema.items():
+        kind: Any = list[str] if dtype.is_nested() else _TYPES[str(dtype.base_type())]
+        required = dataset.record.model_fields[name].is_required()
+        fields[name] = (kind if required else kind | None, ...)
+    fields["source"] = (str, ...)
+    if dataset not in (TRADES, QUOTES):
+        fields |= {"known_from": (Time, ...), "revision": (int, ...)}
+    return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
+
+
+def fact_page_model(dataset: Dataset) -> type[BaseModel]:
+    """The document of a page of a dataset."""
+    fields: dict[str, Any] = {
+        "symbol": (SymbolName, ...),
+        "asset_class": (Class, ...),
+        "as_of": (Time | None, ...),
+        "count": (Count, ...),
+        "next": (str | None, ...),
+        dataset.name: (list[fact_row(dataset)], ...),  # type: ignore[misc]  # made at run time
+    }
+    return create_model(f"{dataset.record.__name__}Page", __base__=MadeDocument, **fields)
+
+
+FACT_PAGES: Final = {
+    dataset.name: fact_page_model(dataset) for dataset in (TRADES, QUOTES, DIVIDENDS, SPLITS, EARNINGS, OPTIONS, NEWS)
+}

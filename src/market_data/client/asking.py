@@ -1,0 +1,240 @@
+"""MarketData: everything the platform serves, as Polars frames and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import httpx
+import polars as pl
+
+from market_data.client.job import Job
+from market_data.client.transport import TIMEOUT, ApiError, Transport
+from market_data.model.errors import UsageError
+
+__all__ = ["ApiError", "MarketData"]
+
+Moment = str | date | datetime
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+
+
+class MarketData:
+    """A connection to the platform; a context manager. Safe to use from several threads.
+
+    Moments are UTC: datetimes with a time zone, dates (their midnight) or RFC 3339 text; ranges are [start, end).
+
+    Args:
+        url: where the server is.
+        key: an API key; not needed on the server's own machine while no key exists.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._closing = ExitStack()
+        self._transport = Transport(httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT))
+        self._closing.callback(self._transport.close)
+
+    @classmethod
+    def local(
+        cls, data_dir: str | Path | None = None, *, sandbox: bool = False, config: str | Path | None = None
+    ) -> MarketData:
+        """The same over a database on this machine, without a server.
+
+        Args:
+            data_dir: folder of the private PostgreSQL; None for the one the settings name.
+            sandbox: whether to use the sandbox's own database.
+            config: a settings file.
+
+        Raises:
+            ConfigError: when a setting is wrong.
+            DatabaseUnavailable: when the database cannot be opened.
+        """
+        from market_data.client.local import opened
+
+        made = cls.__new__(cls)
+        made._closing = ExitStack()  # noqa: SLF001  # its own
+        folder, file = Path(data_dir) if data_dir else None, Path(config) if config else None
+        client = made._closing.enter_context(opened(folder, sandbox=sandbox, config=file))  # noqa: SLF001
+        made._transport = Transport(client)  # noqa: SLF001
+        return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and the local database when it was opened."""
+        self._closing.close()
+
+    def candles(
+        self,
+        symbol: str,
+        timeframe: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        asset_class: str | None = None,
+        limit: int | None = None,
+        as_of: Moment | None = None,
+        adjusted: bool = False,
+    ) -> pl.DataFrame:
+        """Candles in order of time: prices as exact decimals, source, revision, quality.
+
+        Args:
+            limit: at most so many: the first after `start`, the newest without one.
+            as_of: what was known at this moment.
+            adjusted: prices and volumes adjusted for splits and dividends.
+
+        Raises:
+            UnknownInstrument: when it is neither tracked nor was ever enriched.
+            UsageError: when an argument is wrong.
+        """
+        return self._series("candles", symbol, timeframe, start, end, asset_class, limit, as_of, adjusted)
+
+    def features(
+        self,
+        symbol: str,
+        timeframe: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        asset_class: str | None = None,
+        limit: int | None = None,
+        as_of: Moment | None = None,
+        adjusted: bool = False,
+    ) -> pl.DataFrame:
+        """Enriched candles in order of time; the arguments are those of `candles`."""
+        return self._series("features", symbol, timeframe, start, end, asset_class, limit, as_of, adjusted)
+
+    def trades(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
+        """Trades, by source and time. `more`: asset_class, source, limit."""
+        return self._facts("trades", symbol, start, end, more)
+
+    def quotes(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
+        """Best bids and asks, by source and time. `more`: asset_class, source, limit."""
+        return self._facts("quotes", symbol, start, end, more)
+
+    def dividends(
+        self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any
+    ) -> pl.DataFrame:
+        """Dividends by source and ex-date. `more`: asset_class, source, limit, as_of."""
+        return self._facts("dividends", symbol, start, end, more)
+
+    def splits(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
+        """Splits by source and execution date. `more`: asset_class, source, limit, as_of."""
+        return self._facts("splits", symbol, start, end, more)
+
+    def earnings(
+        self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any
+    ) -> pl.DataFrame:
+        """Earnings by source and fiscal quarter. `more`: asset_class, source, limit, as_of."""
+        return self._facts("earnings", symbol, start, end, more)
+
+    def options(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
+        """Option chains by source and moment. `more`: asset_class, source, limit, as_of."""
+        return self._facts("options", symbol, start, end, more)
+
+    def news(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
+        """News that name the symbol. `more`: asset_class, source, limit, as_of."""
+        return self._facts("news", symbol, start, end, more)
+
+    def status(self, symbol: str, asset_class: str | None = None) -> dict[str, Any]:
+        """Where an instrument stands: freshness, quality, what is stored."""
+        return self._get(f"enrichment/status/{_part(symbol)}", asset_class=asset_class)
+
+    def quality(self, symbol: str, days: int = 7, asset_class: str | None = None) -> dict[str, Any]:
+        """Checks, gaps and scores of the last days, and recent fetches."""
+        return self._get(f"data/quality/{_part(symbol)}", days=days, asset_class=asset_class)
+
+    def metrics(self) -> dict[str, Any]:
+        """How fetching, computing and backfilling went."""
+        return self._get("enrichment/metrics")
+
+    def instruments(self) -> pl.DataFrame:
+        """Every instrument that is tracked or was enriched."""
+        rows: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            page = self._get("instruments", limit=1000, cursor=cursor)
+            rows += page["instruments"]
+            cursor = page["next"]
+            if cursor is None:
+                return pl.DataFrame(rows, infer_schema_length=None)
+
+    def providers(self) -> list[dict[str, Any]]:
+        """The sources and how they do."""
+        found: list[dict[str, Any]] = self._get("providers")["providers"]
+        return found
+
+    def trigger(
+        self, symbols: str | Sequence[str], timeframes: str | Sequence[str] = "1d", asset_class: str = "stock"
+    ) -> Job:
+        """Queue an enrichment; `.wait()` follows it."""
+        receipt = self._transport.json(
+            "POST",
+            "/api/v1/enrichment/trigger",
+            symbol=[symbols] if isinstance(symbols, str) else list(symbols),
+            timeframes=[timeframes] if isinstance(timeframes, str) else list(timeframes),
+            asset_class=asset_class,
+        )
+        return Job(receipt, self.job)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """A job and what became of each of its parts."""
+        return self._get(f"enrichment/jobs/{_part(job_id)}")
+
+    def _series(
+        self,
+        kind: str,
+        symbol: str,
+        timeframe: str,
+        start: Moment | None,
+        end: Moment | None,
+        asset_class: str | None,
+        limit: int | None,
+        as_of: Moment | None,
+        adjusted: bool,
+    ) -> pl.DataFrame:
+        return self._transport.frame(
+            f"/api/v1/market/{kind}/{_part(symbol)}/{_part(timeframe)}",
+            start=_text(start),
+            end=_text(end),
+            asset_class=asset_class,
+            limit=limit,
+            as_of=_text(as_of),
+            adjusted=adjusted or None,
+        )
+
+    def _facts(
+        self, kind: str, symbol: str, start: Moment | None, end: Moment | None, more: dict[str, Any]
+    ) -> pl.DataFrame:
+        if unknown := set(more) - {"asset_class", "source", "limit", "as_of"}:
+            raise UsageError(f"{kind} knows no {', '.join(sorted(unknown))}: only asset_class, source, limit, as_of")
+        more = more | {"as_of": _text(more.get("as_of"))}
+        return self._transport.frame(
+            f"/api/v1/market/{kind}/{_part(symbol)}", start=_text(start), end=_text(end), **more
+        )
+
+    def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._transport.json("GET", f"/api/v1/{path}", **parameters)
+        return found
+
+
+def _text(moment: Moment | None) -> str | None:
+    if isinstance(moment, datetime):
+        if moment.utcoffset() is None:
+            raise UsageError(f"{moment} has no time zone: give UTC, e.g. datetime(2026, 1, 31, tzinfo=UTC)")
+        return moment.isoformat()
+    return moment.isoformat() if isinstance(moment, date) else moment
+
+
+def _part(text: str) -> str:
+    """A part of a path: a slash in it must not lead elsewhere."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
