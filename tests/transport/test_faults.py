@@ -45,7 +45,7 @@ def head(*lines: str) -> bytes:
 
 
 async def get(url: str, *, dialect: Dialect = PLAIN, **settings: Any) -> Response:
-    configured = ProviderSettings(**{"max_retries": 0, "timeout_seconds": 0.5, "max_response_bytes": 10**6} | settings)
+    configured = ProviderSettings(**{"max_retries": 0, "timeout_seconds": 30, "max_response_bytes": 10**6} | settings)
     http = Http("there", configured)
     try:
         return await http.get(url, dialect)
@@ -78,8 +78,8 @@ async def test_a_stalled_read_ends_in_time(dialect: Dialect) -> None:
     began = time.monotonic()
     async with listening(answer) as url:
         with pytest.raises(ConnectionLost, match=r"no complete answer in 0\.5 s"):
-            await get(url, dialect=dialect)
-    assert time.monotonic() - began < 5
+            await get(url, dialect=dialect, timeout_seconds=0.5)
+    assert time.monotonic() - began < 20
 
 
 async def test_a_trickle_ends_in_time_too() -> None:
@@ -94,7 +94,7 @@ async def test_a_trickle_ends_in_time_too() -> None:
 
     async with listening(answer) as url:
         with pytest.raises(ConnectionLost, match="no complete answer"):
-            await get(url)
+            await get(url, timeout_seconds=0.5)
 
 
 @both
@@ -138,7 +138,7 @@ async def test_a_bomb_is_not_unpacked(dialect: Dialect) -> None:
 
     async with listening(answer) as url:
         with pytest.raises(MalformedPayload, match="more than the 1000000 bytes"):
-            await get(url, dialect=dialect, timeout_seconds=10)
+            await get(url, dialect=dialect)
 
 
 @both
@@ -151,7 +151,7 @@ async def test_a_body_without_end(dialect: Dialect) -> None:
 
     async with listening(answer) as url:
         with pytest.raises(MalformedPayload, match="more than"):
-            await get(url, dialect=dialect, timeout_seconds=10)
+            await get(url, dialect=dialect)
 
 
 async def test_packed_badly_or_as_never_asked() -> None:
@@ -197,7 +197,7 @@ async def test_nobody_listens(dialect: Dialect) -> None:
 @both
 async def test_a_name_that_does_not_exist(dialect: Dialect) -> None:
     with pytest.raises(ConnectionLost):
-        await get("http://nothing.invalid/", dialect=dialect, timeout_seconds=10)
+        await get("http://nothing.invalid/", dialect=dialect)
 
 
 async def test_a_redirect_is_not_followed() -> None:
@@ -211,7 +211,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 async def test_messages_never_hold_the_query() -> None:
     with pytest.raises(ConnectionLost) as caught:
-        await get("http://nothing.invalid/?apiKey=very-secret", timeout_seconds=10)
+        await get("http://nothing.invalid/?apiKey=very-secret")
     assert "very-secret" not in str(caught.value)
 
 
