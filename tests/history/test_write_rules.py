@@ -299,3 +299,18 @@ def test_a_wide_frame_of_every_column_comes_back_exactly(desk: Any) -> None:
     for name in ("open", "high", "close"):
         assert row[name] == Decimal(str(values[name]))
     assert desk.offer([{"timestamp": desk.at(0)} | values]).counts == Counts(unchanged=1)
+
+
+def test_small_differences_between_sources_are_no_disagreement(desk: Any) -> None:
+    # Two tapes: prices within a thousandth, volumes within a twentieth. One provider's own: to the last digit.
+    desk.offer([desk.candle(i) for i in range(4)], "binance")
+    assert desk.offer([desk.candle(0, "100.1", volume="10.5")], "yahoo").counts == Counts(kept=1)
+    desk.offer([desk.candle(1, "100.2")], "yahoo")
+    desk.offer([desk.candle(2, volume="10.6")], "yahoo")
+    desk.offer([desk.candle(3, "100.0001")], "binance:archive")
+    assert [(row[0], row[1], row[4]) for row in disputes(desk)] == [
+        (desk.at(1), "close", "yahoo"),
+        (desk.at(2), "volume", "yahoo"),
+        (desk.at(3), "close", "binance:archive"),
+    ]
+    assert desk.present()["validation_notes"].to_list() == [None] + ["source_disagreement"] * 3

@@ -23,7 +23,8 @@ from market_data.storage import audit
 from market_data.storage.database import Connection, Database
 from market_data.storage.due import lock_instrument
 from market_data.storage.reader import Reader
-from market_data.storage.upsert import COMPARED, MANUAL, Origin, Verdict, classify, lock_series, next_moment
+from market_data.storage.upsert import Origin, lock_series, next_moment
+from market_data.storage.verdict import COMPARED, MANUAL, Verdict, classify
 
 REASON: Final = "manual_correction"
 

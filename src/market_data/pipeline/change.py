@@ -12,10 +12,12 @@ from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.ripple import Ripple, extent_of
+from market_data.pipeline.tolerance import relative_difference, tolerance
 from market_data.storage import audit
 from market_data.storage.database import Connection
 from market_data.storage.reader import Reader
-from market_data.storage.upsert import COMPARED, MANUAL, Counts, Origin, Verdict, note_moment, refresh_derived, write
+from market_data.storage.upsert import Counts, Origin, note_moment, refresh_derived, write
+from market_data.storage.verdict import COMPARED, MANUAL, Verdict
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ def apply(
 
 
 def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Where an offered price or volume differs from the one standing from another source, field by field.
+    """Where an offered value differs beyond tolerance from the one standing from another source, field by field.
 
     Returns:
         timestamp, field, source_a, value_a (what stands afterwards), source_b, value_b.
@@ -86,7 +88,7 @@ def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
         & ~(wins & (pl.col("present_source") == MANUAL))
     )
     parts = [
-        offered.filter((pl.col(name) != pl.col(f"{name}_present")).fill_null(value=False)).select(
+        offered.filter(_beyond_tolerance(name, source)).select(
             "timestamp",
             field=pl.lit(name),
             source_a=pl.when(wins).then(pl.lit(source)).otherwise("present_source"),
@@ -97,3 +99,12 @@ def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
         for name in COMPARED
     ]
     return pl.concat(parts)
+
+
+def _beyond_tolerance(field: str, source: str) -> pl.Expr:
+    """Whether an offered value differs from the one standing by more than two such sources usually do."""
+    apart = relative_difference(pl.col(field).cast(EXACT), pl.col(f"{field}_present").cast(EXACT))
+    family = source.partition(":")[0]
+    related = pl.col("present_source").str.split(":").list.first() == family
+    allowed = float(tolerance(field, f"other than {family}", source))
+    return (apart > pl.when(related).then(0.0).otherwise(allowed)).fill_null(value=False)

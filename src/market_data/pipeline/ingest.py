@@ -25,7 +25,8 @@ from market_data.storage.database import Connection, Database
 from market_data.storage.due import lock_instrument
 from market_data.storage.quarantine import quarantine
 from market_data.storage.reader import Reader
-from market_data.storage.upsert import Counts, Origin, classify, lock_series, next_moment, prepare_partitions
+from market_data.storage.upsert import Counts, Origin, lock_series, next_moment, prepare_partitions
+from market_data.storage.verdict import classify
 
 Clock = Callable[[], datetime]
 # Told the accepted rows with their verdicts, inside the transaction that writes them.

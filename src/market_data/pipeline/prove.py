@@ -21,7 +21,7 @@ from market_data.pipeline.ingest import Batch, Purpose, ingest
 from market_data.pipeline.ripple import COLUMNS, Ripple, computed
 from market_data.storage.database import Connection, Database
 from market_data.storage.reader import Reader
-from market_data.storage.upsert import COMPARED, MANUAL, Verdict
+from market_data.storage.verdict import COMPARED, MANUAL, Verdict
 
 # Candles in each stretch that is looked at.
 STRETCH_CANDLES = 50
@@ -215,7 +215,7 @@ class Prover:
         """Every expected candle is in one state, and as many are present as are stored."""
         check = Check("coverage adds up", series)
         now = self.clock()
-        span = covered_span(self.database, series, now)
+        span = covered_span(self.database, series)
         if span is None:
             if opens.len():
                 check.failures.append(f"{opens.len()} candles are stored, the ledger is empty")

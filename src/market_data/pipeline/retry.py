@@ -15,7 +15,8 @@ from market_data.pipeline.derive import Shelves
 from market_data.pipeline.ingest import Batch, Purpose, ingest
 from market_data.storage.database import Connection, Database
 from market_data.storage.quarantine import candles_of, resolve, unresolved
-from market_data.storage.upsert import COMPARED, Counts
+from market_data.storage.upsert import Counts
+from market_data.storage.verdict import COMPARED
 
 _SAME = ["timestamp", *COMPARED]
 

@@ -115,7 +115,9 @@ def _connection_failure(error: Exception, message: str, conninfo: str) -> Market
         return BadCredentials(f"{where} does not let this user in: {message}")
     if "permission denied for database" in message:
         return MissingPrivilege(f"{message}. {_grant(message, conninfo)}")
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    # A result that the driver made up itself when the server went away is of no particular class.
+    gone = "server closed the connection" in message or "no connection to the server" in message
+    if gone or isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(f"{where} cannot be reached: {message}")
     return StorageError(f"The database driver refused: {message}")
 

@@ -1,4 +1,4 @@
-"""The write rules: what an incoming candle does to the stored one, decided in `classify`, written by `write`.
+"""Writes what the write rules (`verdict.py`) say: facts, the present that follows from them, corrections.
 
 Facts (`candles`) are only ever appended; the present (`market_data_v2`) is the newest chosen fact of each timestamp
 with what is derived from it. Nothing here commits: the caller's transaction holds everything of one batch.
@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
 import polars as pl
+import psycopg
 
 from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.instrument import Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.copy import copy_in
+from market_data.storage.copy_out import copy_out
 from market_data.storage.database import Connection, Database
 from market_data.storage.partitions import ensure_partitions
+from market_data.storage.verdict import COMPARED, Verdict
 
-# A source's remark on a row is provenance, not a value it may amend.
-COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
-# A person's correction: stands against every source until it is reverted.
-MANUAL: Final = "manual"
 # The columns of a candle that the present shows as its source gave them.
 _PRESENT_VALUES: Final = (
     *("open", "high", "low", "close", "volume"),
@@ -32,15 +30,6 @@ _PRESENT_VALUES: Final = (
 )
 _SERIES: Final = ("symbol", "asset_class", "timeframe")
 _KEY: Final = (*_SERIES, "timestamp")
-
-
-class Verdict(StrEnum):
-    """What becomes of an incoming row."""
-
-    INSERTED = "inserted"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,59 +91,6 @@ def note_moment(connection: Connection, series: Series, moment: datetime) -> Non
         "DO UPDATE SET moment = excluded.moment",
         [*series.key, moment],
     )
-
-
-def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
-    """The write rules.
-
-    Args:
-        incoming: accepted rows of one source, one per timestamp: CANDLES' columns and `quality_score`, the score of
-            the fact alone.
-        facts: the newest stored version per timestamp and source: the same columns, `source`, `known_from`, `chosen`.
-        source: the incoming rows' source.
-
-    Returns:
-        `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
-        `<column>_present`: the values now standing, null where there are none.
-    """
-    own = facts.filter(pl.col("source") == source).select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
-    present = (
-        facts.filter("chosen")
-        .sort("known_from")
-        .unique("timestamp", keep="last", maintain_order=True)
-        .select(
-            "timestamp",
-            present_source="source",
-            present_score="quality_score",
-            **{f"{c}_present": c for c in COMPARED},
-        )
-    )
-    known = incoming.join(
-        own.with_columns(has_own=pl.lit(value=True)), on="timestamp", how="left", maintain_order="left"
-    ).join(present, on="timestamp", how="left", maintain_order="left")
-    # What a person says again after taking it back is news.
-    repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
-    same_source = pl.col("present_source") == source
-    by_hand = pl.col("present_source") == MANUAL
-    better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present") & ~by_hand
-    verdict = (
-        pl.when(repeated)
-        .then(pl.lit(Verdict.UNCHANGED.value))
-        .when(pl.col("present_source").is_null())
-        .then(pl.lit(Verdict.INSERTED.value))
-        .when(same_source | better | (source == MANUAL))
-        .then(pl.lit(Verdict.UPDATED.value))
-        .otherwise(pl.lit(Verdict.KEPT.value))
-    )
-    own_reason = "manual_correction" if source == MANUAL else "source_updated"
-    reason = pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
-    return known.with_columns(verdict=verdict).with_columns(
-        reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
-    )
-
-
-def _same_values(whose: str) -> pl.Expr:
-    return pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_{whose}")) for c in COMPARED)
 
 
 def write(
@@ -243,14 +179,30 @@ def refresh_derived(connection: Connection, series: Series, derived: pl.DataFram
     """Write derived columns of stored rows where they differ from what is stored; returns how many rows differed."""
     if derived.is_empty():
         return 0
+    differing = _differing(connection, series, derived)
+    if differing.is_empty():
+        return 0
     columns = [name for name in derived.columns if name != "timestamp"]
-    _stage(connection, derived.select(*_identity(series), "timestamp", *columns))
+    _stage(connection, differing.select(*_identity(series), "timestamp", *columns))
     return connection.execute(
         f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %(now)s, "
-        f"updated_at = %(now)s FROM staged s WHERE {_SAME_ROW} AND ({', '.join(f'm.{c}' for c in columns)}) "
-        f"IS DISTINCT FROM ({', '.join(f's.{c}' for c in columns)})",
-        {**_bounds(series, derived), "now": now},
+        f"updated_at = %(now)s FROM staged s WHERE {_SAME_ROW}",
+        {**_bounds(series, differing), "now": now},
     ).rowcount
+
+
+def _differing(connection: Connection, series: Series, derived: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `derived` whose stored values are others; compared here, since most of a ripple's rows do not differ."""
+    columns = [name for name in derived.columns if name != "timestamp"]
+    bounds = _bounds(series, derived)
+    statement = psycopg.ClientCursor(connection).mogrify(
+        f"SELECT timestamp, {', '.join(columns)} FROM market_data_v2 WHERE symbol = %(symbol)s "
+        "AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s AND timestamp BETWEEN %(first)s AND %(last)s",
+        bounds,
+    )
+    stored = copy_out(connection, statement)
+    both = derived.join(stored, on="timestamp", how="inner", suffix="_stored", maintain_order="left")
+    return both.filter(pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c}_stored")) for c in columns))
 
 
 def _append_corrections(connection: Connection, series: Series, amended: pl.DataFrame, origin: Origin) -> None:
@@ -308,3 +260,5 @@ def _stage(connection: Connection, frame: pl.DataFrame) -> None:
     connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
     connection.execute(f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM market_data_v2 WITH NO DATA")
     copy_in(connection, "staged", frame)
+    # Without its size known, the planner compares every row with every other.
+    connection.execute("ANALYZE pg_temp.staged")

@@ -1,0 +1,77 @@
+"""The write rules: what an incoming candle does to the stored one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+
+from market_data.model.dataset import CANDLES
+
+# A source's remark on a row is provenance, not a value it may amend.
+COMPARED: Final = tuple(name for name in CANDLES.values if name != "notes")
+# A person's correction: stands against every source until it is reverted.
+MANUAL: Final = "manual"
+
+
+class Verdict(StrEnum):
+    """What becomes of an incoming row."""
+
+    INSERTED = "inserted"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    KEPT = "kept"
+
+
+def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
+    """The write rules.
+
+    Args:
+        incoming: accepted rows of one source, one per timestamp: CANDLES' columns and `quality_score`, the score of
+            the fact alone.
+        facts: the newest stored version per timestamp and source: the same columns, `source`, `known_from`, `chosen`.
+        source: the incoming rows' source.
+
+    Returns:
+        `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
+        `<column>_present`: the values now standing, null where there are none.
+    """
+    own = facts.filter(pl.col("source") == source).select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
+    present = (
+        facts.filter("chosen")
+        .sort("known_from")
+        .unique("timestamp", keep="last", maintain_order=True)
+        .select(
+            "timestamp",
+            present_source="source",
+            present_score="quality_score",
+            **{f"{c}_present": c for c in COMPARED},
+        )
+    )
+    known = incoming.join(
+        own.with_columns(has_own=pl.lit(value=True)), on="timestamp", how="left", maintain_order="left"
+    ).join(present, on="timestamp", how="left", maintain_order="left")
+    # What a person says again after taking it back is news.
+    repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
+    same_source = pl.col("present_source") == source
+    by_hand = pl.col("present_source") == MANUAL
+    better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present") & ~by_hand
+    verdict = (
+        pl.when(repeated)
+        .then(pl.lit(Verdict.UNCHANGED.value))
+        .when(pl.col("present_source").is_null())
+        .then(pl.lit(Verdict.INSERTED.value))
+        .when(same_source | better | (source == MANUAL))
+        .then(pl.lit(Verdict.UPDATED.value))
+        .otherwise(pl.lit(Verdict.KEPT.value))
+    )
+    own_reason = "manual_correction" if source == MANUAL else "source_updated"
+    reason = pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
+    return known.with_columns(verdict=verdict).with_columns(
+        reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
+    )
+
+
+def _same_values(whose: str) -> pl.Expr:
+    return pl.all_horizontal(pl.col(c).eq_missing(pl.col(f"{c}_{whose}")) for c in COMPARED)
