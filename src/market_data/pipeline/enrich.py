@@ -52,6 +52,8 @@ DEFAULT_HISTORY: Final[Mapping[Timeframe, timedelta]] = {
 }
 # Fetched pages waiting to be stored; enough to overlap the two, few enough to bound memory.
 PAGES_AHEAD: Final = 4
+# How often a source that failed in a passing way goes on with a series; as often as opens its breaker.
+ASKED_AGAIN: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class Enricher:
         reached = span.start
         for provider in self._candidates(series, report):
             try:
-                async for batch in self._batches(provider, series, TimeRange(reached, span.end), now):
+                async for batch in self._persistently(provider, series, TimeRange(reached, span.end), now):
                     outcome = await asyncio.to_thread(ingest, self.database, self.shelves, batch, purpose, self.clock)
                     report.add(outcome)
                     if batch.source not in report.sources:
@@ -203,6 +205,26 @@ class Enricher:
         if not found:
             report.error = UnsupportedRequest(f"no source serves {series} candles; {'; '.join(report.notes)}")
         return found
+
+    async def _persistently(
+        self, provider: Provider, series: Series, span: TimeRange, now: datetime
+    ) -> AsyncIterator[Batch]:
+        """Batches of a source that is asked again, from where it stopped, before another one takes over.
+
+        One request in a hundred that fails for good must not mix sources; a source that is down refuses at once, by its
+        breaker.
+        """
+        reached = span.start
+        for remaining in reversed(range(ASKED_AGAIN + 1)):
+            try:
+                async for batch in self._batches(provider, series, TimeRange(reached, span.end), now):
+                    reached = batch.span.end
+                    yield batch
+                return
+            except (ProviderUnavailable, ConnectionLost) as error:
+                if not remaining:
+                    raise
+                log.info("source_asked_again", series=str(series), provider=provider.name, error=str(error))
 
     async def _batches(
         self, provider: Provider, series: Series, span: TimeRange, now: datetime

@@ -131,15 +131,16 @@ class Http:
             used, allowed = quota
             self.quota_remaining = max(0.0, allowed - used)
             limit.observe(used, allowed)
+        if 300 <= response.status < 400 and not dialect.takes_redirects:
+            # Before the dialect sees it: no source's API redirects, what does is a portal or a consent page.
+            raise ProviderUnavailable(
+                f"{self.name} redirected to {httpx.URL(response.headers.get('location', '')).host}"
+            )
         if error := dialect.classify(response):
             if isinstance(error, RateLimited):
                 # Everybody waits, not only the one who was told.
                 limit.pause(min(error.retry_after or 1.0, self.settings.deadline_seconds))
             raise error
-        if 300 <= response.status < 400 and not dialect.takes_redirects:
-            raise ProviderUnavailable(
-                f"{self.name} redirected to {httpx.URL(response.headers.get('location', '')).host}"
-            )
         return response
 
     def _retrying(self) -> AsyncRetrying:

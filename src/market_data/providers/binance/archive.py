@@ -98,12 +98,14 @@ def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Rows of a file by position, with or without a header; extra columns are ignored.
 
     Raises:
-        MalformedPayload: when a row does not have these fields.
+        MalformedPayload: when a row does not have these fields, or the header names one of them in another place.
     """
     if not csv.strip():
         return pl.DataFrame(schema=dict(fields))
     header = not csv[:1].isdigit()
     first = csv[: csv.find(b"\n") + 1 or len(csv)]
+    if header:
+        _check_header(first.decode("utf-8", "replace").strip().split(","), list(fields))
     extra = {f"extra_{number}": pl.String() for number in range(first.count(b",") + 1 - len(fields))}
     try:
         rows = pl.read_csv(
@@ -119,6 +121,15 @@ def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise MalformedPayload(f"a file of the archive is not as promised: {error}") from None
     return rows
+
+
+def _check_header(header: list[str], fields: list[str]) -> None:
+    # Some columns have had several names; those that we know must stand where they always did.
+    for place, name in enumerate(header):
+        if name in fields and fields.index(name) != place:
+            raise MalformedPayload(
+                f"a file of the archive has {name!r} as column {place + 1}: {','.join(header)[:200]}"
+            )
 
 
 def blocks(csv: bytes) -> Iterator[bytes]:

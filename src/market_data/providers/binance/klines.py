@@ -12,7 +12,7 @@ import polars as pl
 import structlog
 
 from market_data.model.dataset import CANDLES, UTC_MICROS
-from market_data.model.errors import MalformedPayload
+from market_data.model.errors import MalformedPayload, MarketDataError
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
 from market_data.model.session import grid
@@ -107,11 +107,17 @@ class Candles:
     async def _from_archive(self, files: list[archive.Piece], seam: datetime) -> AsyncIterator[Page]:
         """The files' candles; the last ones, which REST has too, as REST gives them where the two differ."""
         last: Page | None = None
-        async for found in fetch_ordered(files, self._piece, concurrency=FILES_AT_ONCE):
-            for page in found:
-                if last is not None:
-                    yield last
-                last = page
+        try:
+            async for found in fetch_ordered(files, self._piece, concurrency=FILES_AT_ONCE):
+                for page in found:
+                    if last is not None:
+                        yield last
+                    last = page
+        except MarketDataError:
+            # It came whole; only what follows it did not.
+            if last is not None:
+                yield last
+            raise
         if last is None:
             return
         overlap = TimeRange(max(last.frame["timestamp"][0], seam - self._overlap), seam)

@@ -117,7 +117,8 @@ def _new_york_date(column: str) -> pl.Expr:
 def _path_and_query(url: Any) -> str | None:
     if not url:
         return None
-    if not isinstance(url, str):
+    parts = urlsplit(url) if isinstance(url, str) else None
+    # What does not begin with a slash would become a part of the host, and that host would get the key.
+    if parts is None or not parts.path.startswith("/"):
         raise MalformedPayload(f"next_url is {url!r}")
-    parts = urlsplit(url)
     return f"{parts.path}?{parts.query}" if parts.query else parts.path
