@@ -14,6 +14,7 @@ from market_data.cli import (
     enriching,
     gaps,
     history,
+    instruments,
     keys,
     providing,
     proving,
@@ -97,6 +98,7 @@ app.add_typer(history.quarantine, name="quarantine")
 app.command("reconcile")(reconciling.reconcile)
 app.command("prove")(proving.prove)
 app.command("providers")(providing.providers)
+app.command("instruments")(instruments.instruments)
 app.add_typer(database.app, name="db")
 app.command("serve")(serving.serve)
 app.command("openapi")(serving.openapi)
