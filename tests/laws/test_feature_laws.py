@@ -17,6 +17,7 @@ from market_data.model import evaluation, panel
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import SECTIONS, Feature
 from market_data.model.instrument import AssetClass
+from market_data.model.live import LiveSeries
 from market_data.model.proof import bits, prove
 from market_data.model.timeframe import Timeframe
 from market_data.model.trial import Trial, trial_frame, trial_observations, trial_window
@@ -103,13 +104,16 @@ def with_symbol(frame: pl.DataFrame, place: int) -> pl.DataFrame:
 
 @settings(max_examples=max(1, EXAMPLES // 5), deadline=None)
 @given(trials)
-def test_the_latest_candle_alone_has_the_bits_of_the_whole(trial: Trial) -> None:
-    window = trial_window(trial)
-    if len(window):
-        row = evaluate(FEATURES, window).row(-1, named=True)
-        live = evaluation.latest(FEATURES, window)
+def test_candle_by_candle_has_the_bits_of_the_whole(trial: Trial) -> None:
+    """Beginning anywhere in the series, with the rows so far, each new candle's features are those of the batch."""
+    window, frame = trial_window(trial), trial_frame(trial)
+    whole = evaluate(FEATURES, window)
+    live = LiveSeries(FEATURES, window.rows(0, len(window) // 3))
+    for row in range(len(window) // 3, len(window)):
+        candle = frame.row(row, named=True)
+        found = live.close(candle["timestamp"], candle["end"], candle)
         # Equal in order and, for zeros, in sign.
-        assert repr(live) == repr(row)
+        assert repr(found) == repr(whole.row(row, named=True)), row
 
 
 @settings(max_examples=max(1, EXAMPLES // 20), deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import numpy as np
@@ -80,17 +81,31 @@ def funding_rate_percentile(window: Window) -> FloatArray:
 
 def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
     """Percentile of each rate at an index in `used`; something for -1."""
-    out = np.full(len(used), np.nan)
     if not len(rates):
-        return out
+        return np.full(len(used), np.nan)
+    if len(used) == 1:
+        # The live case, without a matrix.
+        return np.array([_percentile(rates, int(used[0]))])
+    starts = range(0, len(used), BLOCK_ROWS)
+    return np.concatenate([_percentile_block(rates, used[start : start + BLOCK_ROWS]) for start in starts])
+
+
+def _percentile(rates: Observations, row: int) -> float:
     values = rates.values["rate"]
-    for start in range(0, len(used), BLOCK_ROWS):
-        rows = used[start : start + BLOCK_ROWS]
-        oldest = np.searchsorted(rates.timestamp, rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
-        counts = rows - oldest + 1
-        # One line per rate: the places of its trailing window, those before its beginning marked.
-        places = rows[:, None] - np.arange(max(1, int(counts.max())))
-        inside = places >= oldest[:, None]
-        below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
-        out[start : start + len(rows)] = np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)
-    return out
+    before = rates.timestamp[row] - FUNDING_HISTORY // MICROSECOND
+    oldest = int(rates.timestamp.searchsorted(before, side="right"))
+    count = row - oldest + 1
+    if count < FUNDING_MINIMUM:
+        return math.nan
+    return int(np.count_nonzero(values[oldest:row] < values[row])) / count * 100.0
+
+
+def _percentile_block(rates: Observations, rows: IntArray) -> FloatArray:
+    values = rates.values["rate"]
+    oldest = rates.timestamp.searchsorted(rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
+    counts = rows - oldest + 1
+    # One line per rate: the places of its trailing window, those before its beginning marked.
+    places = rows[:, None] - np.arange(max(1, int(counts.max())))
+    inside = places >= oldest[:, None]
+    below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
+    return np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)

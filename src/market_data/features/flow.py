@@ -14,6 +14,7 @@ from market_data.model.session import FIRST_MONDAY_MICROS
 from market_data.model.timeframe import Timeframe
 from market_data.model.window import Window
 
+LONGEST_FIRST = tuple(sorted(Timeframe, key=lambda period: -period.micros))
 LONGEST_CANDLE = timedelta(weeks=1)
 
 
@@ -54,13 +55,11 @@ def exchange_inflow(window: Window) -> FloatArray:
     Null: when no period's observations cover the whole candle and were known by its end; for stocks and ETFs.
     Source: the exchange's spot candles: taker buy quote volume and its complement.
     """
-    out = np.full(len(window), np.nan)
     kinds = window.observations.kinds("spot_flow", "period")
-    periods = [Timeframe(period) for period in kinds if period in list(Timeframe)]
-    for period in sorted(periods, key=lambda period: -period.micros):
-        missing = np.isnan(out)
-        if missing.any():
-            out = np.where(missing, _net_over_candle(window, period), out)
+    nets = [_net_over_candle(window, period) for period in LONGEST_FIRST if period.value in kinds]
+    out = nets[0] if nets else np.full(len(window), np.nan)
+    for net in nets[1:]:
+        out = np.where(np.isnan(out), net, out)
     return out
 
 

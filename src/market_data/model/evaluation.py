@@ -84,24 +84,6 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
             future.cancel()
 
 
-def latest(features: Sequence[Feature], window: Window) -> dict[str, float | str | None]:
-    """The features of the window's last row; the window needs no more than the lookback before it."""
-    out: dict[str, float | str | None] = {}
-    with np.errstate(all="ignore"):
-        for part, group in _groups(features, window.series):
-            tail = window.rows(max(0, len(window) - part - 1), len(window))
-            for each in group:
-                out[each.name] = _last(each, tail)
-    return {each.name: out.get(each.name) for each in features}
-
-
-def _last(each: Feature, tail: Window) -> float | str | None:
-    value = each.function(tail)[-1]
-    if each.labels is not None:
-        return each.labels[value] if value >= 0 else None
-    return float(value) if np.isfinite(value) else None
-
-
 def _places(groups: Groups, rows: int, parts: int) -> Values:
     """Room for the values when they are computed in several parts."""
     if parts == 1:

@@ -73,7 +73,11 @@ class Observations:
         """The newest observation known at each of increasing moments, unless it is older than `max_age` by then."""
         if not len(moments) or not len(self):
             return Runs(np.full(1, -1), np.full(1, len(moments)))
-        first, last = np.searchsorted(self.known_at, moments[[0, -1]], side="right") - 1
+        first = int(self.known_at.searchsorted(moments[0], side="right")) - 1
+        if len(moments) == 1:
+            old = first >= 0 and moments[0] - self.timestamp[first] > max_age // MICROSECOND
+            return Runs(np.array([-1 if old else first]), np.array([1]))
+        last = int(self.known_at.searchsorted(moments[-1], side="right")) - 1
         index = np.arange(first, last + 1)
         # The moment at which each begins to be the newest; it ends where the next begins or when it is too old.
         begins = np.searchsorted(moments, self.known_at[first + 1 : last + 1], side="left")
@@ -90,7 +94,10 @@ class Observations:
         """The value of the observation whose timestamp is each of increasing moments, if it was known by then."""
         if not len(moments) or not len(self):
             return np.full(len(moments), np.nan)
-        first = int(np.searchsorted(self.timestamp, moments[0]))
+        first = int(self.timestamp.searchsorted(moments[0]))
+        if len(moments) == 1:
+            there = first < len(self) and self.timestamp[first] == moments[0] and self.known_at[first] <= moments[0]
+            return values[first : first + 1] if there else np.full(1, np.nan)
         place: slice | IntArray = slice(first, first + len(moments))
         if len(self) < first + len(moments) or (self.timestamp[place] != moments).any():
             place = np.minimum(np.searchsorted(self.timestamp, moments), len(self) - 1)

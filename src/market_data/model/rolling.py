@@ -7,6 +7,8 @@ avoided for the last reason. NaN contaminates exactly the windows that contain i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -51,7 +53,19 @@ def log_ratio(later: FloatArray, earlier: FloatArray) -> FloatArray:
 
     NaN where either is not a positive number below 1e300.
     """
-    later, earlier = _prices(later), _prices(earlier)
+    return _log_ratio(_prices(later), _prices(earlier))
+
+
+def log_steps(prices: FloatArray) -> FloatArray:
+    """`log_ratio` of each price and the one before it; NaN for the first."""
+    out = np.empty_like(prices)
+    out[:1] = np.nan
+    prices = _prices(prices)
+    out[1:] = _log_ratio(prices[1:], prices[:-1])
+    return out
+
+
+def _log_ratio(later: FloatArray, earlier: FloatArray) -> FloatArray:
     s = later - earlier
     s /= later + earlier
     z = s * s
@@ -96,7 +110,10 @@ def _log_of_far(later: FloatArray, earlier: FloatArray) -> FloatArray:
 
 
 class Doublings:
-    """Sums and squared deviations of the last 1, 2, 4, 8 … values, each level made of two of the level below."""
+    """Sums and squared deviations of the last 1, 2, 4, 8 … values, each level made of two of the level below.
+
+    A level's array begins at the first row that has so many values: its entry 0 belongs to row 2^level - 1.
+    """
 
     __slots__ = ("_squares", "_sums")
 
@@ -107,13 +124,13 @@ class Doublings:
 
     def sum_of_last(self, rows: int) -> FloatArray:
         """Sum of the last `rows` values; NaN until there are so many."""
-        levels = _levels(rows)
-        out = self._sum(levels[0])
-        offset = 1 << levels[0]
-        for level in levels[1:]:
-            # The first of them is shared with other windows: it is not written to.
-            out = _merged(np.add, out, self._sum(level), offset, None if out is self._sum(levels[0]) else out)
-            offset += 1 << level
+        out, full = _room(len(self._sums[0]), rows)
+        if len(full):
+            newest, *older = self._pieces(rows, len(full), self._sum)
+            if not older:
+                full[:] = newest
+            for piece in older:
+                newest = np.add(newest, piece, out=full)
         return out
 
     def deviation_of_last(self, rows: int) -> FloatArray:
@@ -122,36 +139,44 @@ class Doublings:
         The pieces' squared deviations are added, and those between the pieces' means (Chan, Golub, LeVeque 1979). The
         pieces are powers of two long, so their means are exact multiples: a constant window gives exactly 0.
         """
-        out = self._squares_of_last(rows)
-        out /= rows - 1
-        return np.sqrt(out, out=out)
+        out, full = _room(len(self._sums[0]), rows)
+        if len(full):
+            newest, *older = self._pieces(rows, len(full), self._square)
+            if not older:
+                full[:] = newest
+            for piece in older:
+                newest = np.add(newest, piece, out=full)
+            self._add_between(rows, full)
+            full /= rows - 1
+            np.sqrt(full, out=full)
+        return out
 
-    def _squares_of_last(self, rows: int) -> FloatArray:
-        out = self._square(rows.bit_length() - 1).copy()
-        if len(out) < rows:
-            out[:] = np.nan
-            return out
-        pieces: list[tuple[int, int, FloatArray]] = []
-        offset = 0
-        for level in _levels(rows):
-            size = 1 << level
-            if level and offset:
-                _merged(np.add, out, self._square(level), offset, out)
-            pieces.append((offset, size, self._sum(level) * (1 / size)))
-            offset += size
-        for (nearer, size, mean), (farther, other_size, other_mean) in combinations(pieces, 2):
-            # Rows before `nearer` lie within the first rows - 1, which have no value at all.
-            between = _merged(np.subtract, mean[: max(len(mean) - nearer, 0)], other_mean, farther - nearer)
+    def _add_between(self, rows: int, out: FloatArray) -> None:
+        """Add the squared deviations between the means of the pieces."""
+        sizes = [1 << level for level in _levels(rows)]
+        means = [piece * (1 / size) for size, piece in zip(sizes, self._pieces(rows, len(out), self._sum), strict=True)]
+        for (size, mean), (other_size, other_mean) in combinations(zip(sizes, means, strict=True), 2):
+            between = mean - other_mean
             between *= between
             between *= size * other_size / rows
-            out[nearer:] += between
-        out[: rows - 1] = np.nan
-        return out
+            out += between
+
+    def _pieces(self, rows: int, count: int, of_level: Callable[[int], FloatArray]) -> list[FloatArray]:
+        """For the last `count` rows, the levels that together make up `rows` values, the newest values first."""
+        pieces = []
+        older = rows
+        for level in _levels(rows):
+            older -= 1 << level
+            values = of_level(level)
+            if level or of_level != self._square:
+                pieces.append(values[older : older + count])
+        return pieces
 
     def _sum(self, level: int) -> FloatArray:
         while len(self._sums) <= level:
+            size = 1 << (len(self._sums) - 1)
             half = self._sums[-1]
-            self._sums.append(_merged(np.add, half, half, 1 << (len(self._sums) - 1)))
+            self._sums.append(half[size:] + half[:-size])
         return self._sums[level]
 
     def _square(self, level: int) -> FloatArray:
@@ -159,29 +184,24 @@ class Doublings:
             below = len(self._squares) - 1
             size = 1 << below
             half = self._sum(below)
-            whole = _merged(np.subtract, half, half, size)
+            whole = half[size:] - half[:-size]
             whole *= whole
             whole *= 0.5 / size
             if below:
                 squares = self._squares[below]
-                whole += squares
-                _merged(np.add, whole, squares, size, whole)
+                whole += squares[size:]
+                whole += squares[:-size]
             self._squares.append(whole)
         return self._squares[level]
 
 
-def _levels(rows: int) -> list[int]:
-    return [level for level in reversed(range(rows.bit_length())) if rows >> level & 1]
+@cache
+def _levels(rows: int) -> tuple[int, ...]:
+    return tuple(level for level in reversed(range(rows.bit_length())) if rows >> level & 1)
 
 
-def _merged(
-    operation: np.ufunc, recent: FloatArray, earlier: FloatArray, offset: int, out: FloatArray | None = None
-) -> FloatArray:
-    """operation(recent, earlier `offset` rows before), NaN in the first rows; into `out` when given."""
-    if out is None:
-        out = np.empty_like(recent)
-    count = len(recent) - offset
-    if count > 0:
-        operation(recent[offset:], earlier[:count], out=out[offset:])
-    out[:offset] = np.nan
-    return out
+def _room(length: int, rows: int) -> tuple[FloatArray, FloatArray]:
+    """A new array whose first rows - 1 entries are NaN, and the rest of it."""
+    out = np.empty(length)
+    out[: rows - 1] = np.nan
+    return out, out[rows - 1 :]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
 from market_data.model.observation import IntArray, ObservationFrames, Observations, Runs, micros
-from market_data.model.rolling import Doublings, FloatArray, log_ratio, shifted
+from market_data.model.rolling import Doublings, FloatArray, log_steps, shifted
 
 # Part of every feature's version: raise it when a change here or in rolling.py changes a bit of any result.
 ENGINE_VERSION: Final = 1
@@ -137,16 +137,18 @@ class Window:
     @cached_property
     def log_returns(self) -> FloatArray:
         """Logarithm of close over the previous row's close; NaN for the first row and for prices not above 0."""
-        return _readonly(log_ratio(self.close, self.earlier(self.close, 1)))
+        return _readonly(self._blanked(log_steps(self.close), 1))
 
     @cached_property
     def true_range(self) -> FloatArray:
         """max(high - low, |high - previous close|, |low - previous close|); NaN for the first row."""
-        previous = self.earlier(self.close, 1)
-        # The three-way maximum, in one subtraction: the day's range stretched to reach the previous close.
-        top = np.maximum(self.high, previous)
-        top -= np.minimum(self.low, previous)
-        return _readonly(top)
+        out = np.empty(len(self))
+        out[:1] = np.nan
+        previous = self.close[:-1]
+        # The three-way maximum, in one subtraction: the candle's range stretched to reach the previous close.
+        top = np.maximum(self.high[1:], previous, out=out[1:])
+        top -= np.minimum(self.low[1:], previous)
+        return _readonly(self._blanked(out, 1))
 
     def earlier(self, values: FloatArray, rows: int) -> FloatArray:
         """The values `rows` rows earlier; NaN where there is no such row."""
@@ -196,6 +198,9 @@ class Window:
         elsewhere = self.axis_opens[: max(0, len(self) - lookback)] != moments[lookback:]
         if elsewhere.any():
             missed = np.concatenate([missed, np.flatnonzero(elsewhere) + lookback])
+        # Nothing opens before the first row: no need to look for it.
+        index[missed] = -1
+        missed = missed[moments[missed] >= self.axis_opens[:1]]
         if len(missed):
             found = np.minimum(np.searchsorted(self.axis_opens, moments[missed]), len(self) - 1)
             near = (self.axis_opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
