@@ -1,4 +1,4 @@
-"""kill -9 of worker, scheduler and database in turn, with faulty sources: in the end the tables are an undisturbed run's."""
+"""kill -9 of worker, scheduler and database in turn, with faulty sources: the tables are an undisturbed run's."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from market_data.storage.postmaster import Postmaster
 FAULTS = "429:0.05,5xx:0.05,drop:0.03,truncate:0.03"
 START = datetime(2024, 3, 1, tzinfo=UTC)
 # When something was fetched, computed or written, and what is counted from there, is not part of what it is.
-TIMES = {"id", "fetched_at", "computed_at", "updated_at", "created_at", "known_from", "data_age_seconds", "quality_score",
-         "run_id", "detected_at", "filled_at", "next_try_at"}  # fmt: skip
+TIMES = {"id", "fetched_at", "computed_at", "updated_at", "created_at", "known_from", "data_age_seconds", "run_id",
+         "quality_score", "detected_at", "filled_at", "next_try_at"}  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "database.sandbox": True,
     "pipelines.batch_size": 100,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from market_data.bootstrap import App
+from market_data.model.errors import SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
 from market_data.model.timeframe import Timeframe
@@ -20,6 +24,13 @@ def day(year: int, month: int, number: int) -> datetime:
 
 async def worked(app: App) -> None:
     await asyncio.wait_for(app.worker().run(wait=False), 60)
+
+
+async def seen(condition: Callable[[], object]) -> None:
+    """Watch from outside, as users do, until something can be seen."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  # another process would see no event either
+            await asyncio.sleep(0.01)
 
 
 def state(app: App, job_id) -> JobState:
@@ -99,11 +110,9 @@ async def test_cancelled_under_way_it_stops_at_its_next_commit(opened) -> None:
         receipt = app.jobs.trigger([BTC], [Timeframe.M5], start=day(2019, 6, 1), end=day(2019, 9, 1))
         worker = app.worker()
         running = asyncio.create_task(worker.run())
-        while not app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"):
-            await asyncio.sleep(0.01)
+        await seen(lambda: app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"))
         await asyncio.to_thread(app.jobs.cancel, receipt.job_id)
-        while not state(app, receipt.job_id).status.final:
-            await asyncio.sleep(0.01)
+        await seen(lambda: state(app, receipt.job_id).status.final)
         stored = len(app.database.rows("SELECT 1 FROM market_data_v2"))
         worker.stop()
         await asyncio.wait_for(running, 30)
@@ -120,8 +129,7 @@ async def test_stopped_under_way_it_goes_back_into_the_queue_and_ends_the_same(o
         receipt = app.jobs.trigger([BTC], [Timeframe.M5], **span)
         worker = app.worker()
         running = asyncio.create_task(worker.run())
-        while not app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"):
-            await asyncio.sleep(0.01)
+        await seen(lambda: app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"))
         worker.stop()
         await asyncio.wait_for(running, 30)
         (part,) = state(app, receipt.job_id).parts
@@ -141,6 +149,32 @@ async def test_what_a_dead_worker_left_is_found_and_done(opened) -> None:
             connection.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 second'")
             connection.execute("UPDATE job_parts SET status = 'in_progress'")
         await worked(app)
+        assert state(app, receipt.job_id).status is Status.COMPLETED
+
+
+async def test_it_makes_room_for_a_newer_program(opened) -> None:
+    async with opened(pipelines__batch_size=500) as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.M5], start=day(2019, 6, 1), end=day(2019, 9, 1))
+        running = asyncio.create_task(app.worker().run())
+        await seen(lambda: app.database.rows("SELECT 1 FROM market_data_v2 LIMIT 1"))
+        with app.database.transaction() as connection:
+            connection.execute("UPDATE market_data_schema SET version_num = '9999'")
+        with pytest.raises(SchemaMismatch, match="install the newer program"):
+            await asyncio.wait_for(running, 30)
+        (part,) = state(app, receipt.job_id).parts
+        assert part.status is Status.QUEUED
+
+
+async def test_it_waits_while_somebody_migrates(opened) -> None:
+    async with opened() as app:
+        receipt = app.jobs.trigger([BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        with app.database.transaction() as connection:
+            # What an ALTER TABLE of a migration holds.
+            connection.execute("LOCK TABLE market_data_v2, candles, job_parts IN ACCESS EXCLUSIVE MODE")
+            working = asyncio.create_task(worked(app))
+            done, _ = await asyncio.wait({working}, timeout=1)
+            assert not done
+        await working
         assert state(app, receipt.job_id).status is Status.COMPLETED
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -69,14 +69,16 @@ def demo(context: typer.Context, as_json: Json = False) -> None:
 
     Enriches BTC (1h, 4h, 1d) and four stocks (1d, 1w); with --sandbox from recordings, without network and keys.
     """
-    invocation: Invocation = context.obj
+    tell(context.obj, _directly, as_json=as_json)
+
+
+def tell(invocation: Invocation, enrich: Callable[[App, Part], list[SeriesReport]], *, as_json: bool) -> None:
+    """Enrich the parts of the demo one way or another, and show what became of them."""
     parts = RECORDED if invocation.sandbox else _last_year(now())
     begun = time.perf_counter()
     with invocation.app(asks_providers=True) as app:
         ready = time.perf_counter()
-        reports = [
-            report for part in parts for report in run(app, part.instruments, part.timeframes, part.start, part.end)
-        ]
+        reports = [report for part in parts for report in enrich(app, part)]
         done = time.perf_counter()
         frames = [_stored(app, report) for report in reports]
         where = app.database.server.home.parent if app.database.server else app.database.name
@@ -92,6 +94,10 @@ def demo(context: typer.Context, as_json: Json = False) -> None:
         option = " --sandbox" if invocation.sandbox else ""
         say(f"Look further: market-data{option} features BTC 1h · status KO · quality MSFT · demo again")
     finish(reports, notes=not as_json)
+
+
+def _directly(app: App, part: Part) -> list[SeriesReport]:
+    return run(app, part.instruments, part.timeframes, part.start, part.end)
 
 
 def _last_year(moment: datetime) -> tuple[Part, ...]:

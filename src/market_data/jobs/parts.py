@@ -19,6 +19,7 @@ from market_data.model.errors import (
     MarketDataError,
     ProviderUnavailable,
     RateLimited,
+    SchemaMismatch,
     Stopped,
     TransientError,
 )
@@ -159,7 +160,8 @@ class PartRunner:
     async def _settle(self, part: PartState, result: Result) -> None:
         """End the part, or say when it is to be tried again."""
         error = result.error
-        if isinstance(error, Stopped):
+        # A newer program migrated the database: it will do the part.
+        if isinstance(error, Stopped | SchemaMismatch):
             await asyncio.to_thread(self._requeue, part, None, counts=False)
             raise Again(0)
         if isinstance(error, RateLimited | ProviderUnavailable | ConnectionLost):

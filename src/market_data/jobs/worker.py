@@ -26,9 +26,9 @@ from procrastinate.worker import Worker as QueueWorker
 from market_data.jobs.parts import Limits, PartRunner, RetryAsTold
 from market_data.jobs.queue import QUEUE, queue_name
 from market_data.jobs.tasks import Workshop
-from market_data.model.errors import DatabaseUnavailable, MarketDataError
+from market_data.model.errors import DatabaseUnavailable, MarketDataError, SchemaMismatch
 from market_data.model.job import Kind
-from market_data.storage import work
+from market_data.storage import migrate, work
 
 log = structlog.get_logger()
 
@@ -66,13 +66,18 @@ class Worker:
         self._limits = limits
         self._runner = PartRunner(workshop, limits)
         self._stopping = False
+        self._outdated: SchemaMismatch | None = None
         self._woken = asyncio.Event()
         self._current: QueueWorker | None = None
         # It would tell what we tell ourselves, in other words and with tracebacks.
         logging.getLogger("procrastinate").setLevel(logging.CRITICAL)
 
     async def run(self, *, wait: bool = True) -> None:
-        """Work until `stop`, or without `wait` until the queue is empty; outlives restarts of the database."""
+        """Work until `stop`, or without `wait` until the queue is empty; outlives restarts of the database.
+
+        Raises:
+            SchemaMismatch: when a newer program migrated the database; what was under way is back in the queue.
+        """
         while not self._stopping:
             try:
                 async with self._opened() as queue:
@@ -83,6 +88,8 @@ class Worker:
                 log.warning("queue_unreachable", error=str(error))
             if not self._stopping:
                 await self._pause(RECONNECT_SECONDS)
+        if self._outdated is not None:
+            raise self._outdated
 
     def stop(self) -> None:
         """Take nothing new; what is being worked on stops at its next commit and goes back into the queue."""
@@ -154,21 +161,27 @@ class Worker:
             worker.stop()  # type: ignore[no-untyped-call]
 
     async def _sweep(self, worker: QueueWorker) -> None:
-        """Put back what dead workers left, again and again."""
+        """Put back what dead workers left, and make room for a newer program, again and again."""
+        while worker.worker_id is None:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
         while True:
-            own = worker.worker_id
-            if own is not None:
-                try:
-                    found = await asyncio.to_thread(self._requeue_dead, own)
-                except MarketDataError as error:
-                    log.warning("sweep_failed", error=str(error))
-                else:
-                    if found.requeued or found.cancelled:
-                        log.warning("parts_of_dead_workers", requeued=found.requeued, cancelled=found.cancelled)
-                        worker._new_job_event.set()  # noqa: SLF001  # what was put back notifies nobody
-            await asyncio.sleep(SWEEP_SECONDS if own is not None else 0.01)
+            try:
+                found = await asyncio.to_thread(self._requeue_dead, worker.worker_id)
+            except SchemaMismatch as error:
+                log.warning("worker_outdated", error=str(error))
+                self._outdated = error
+                self.stop()
+                return
+            except MarketDataError as error:
+                log.warning("sweep_failed", error=str(error))
+            else:
+                if found.requeued or found.cancelled:
+                    log.warning("parts_of_dead_workers", requeued=found.requeued, cancelled=found.cancelled)
+                    worker._new_job_event.set()  # noqa: SLF001  # what was put back notifies nobody
+            await asyncio.sleep(SWEEP_SECONDS)
 
     def _requeue_dead(self, own: int) -> Sweep:
+        migrate.status(self._database)  # raises when a newer program made it
         with self._database.transaction() as connection:
             parameters = {
                 "own": own,
