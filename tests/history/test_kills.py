@@ -11,12 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from history_desk import Desk, clear, state
 from history_scenario import ACTED, act, prepare, prepare_time
 from history_steps import killing_at, stepping
 
-from market_data.model.errors import DatabaseUnavailable
+from market_data.model.errors import DatabaseReadOnly, DatabaseUnavailable
 from market_data.pipeline.derive import Shelves
 from market_data.storage.database import Database
 from market_data.storage.migrate import upgrade
@@ -139,3 +140,54 @@ def test_killing_postgres_at_every_step(own_server: Database, shelves: Shelves, 
     committed = kill_postgres(course, range(1, len(course.steps) + 1))
     record_property("steps_killed_postgres", len(committed))
     print(f"PostgreSQL killed at each of {len(committed)} steps; {sum(committed)} of the writes were done")
+
+
+def lose_the_connection(course: Course, steps: range) -> None:
+    """The server ends the connection before a step: the caller is told, and nothing is half written."""
+    for step in steps:
+        course.restart()
+        count = 0
+
+        def ending(_name: str, step: int = step) -> None:
+            nonlocal count
+            count += 1
+            if count == step:
+                with psycopg.connect(course.database.conninfo(), autocommit=True) as other:
+                    other.execute(
+                        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+                        "AND datname = current_database()"
+                    )
+
+        with stepping(course.database, ending), suppress(DatabaseUnavailable):
+            act(course.desk())
+        course.check(step)
+
+
+def test_losing_the_connection_at_some_steps(database: Database, shelves: Shelves) -> None:
+    course = Course(database, shelves)
+    lose_the_connection(course, range(5, len(course.steps) + 1, SOME))
+
+
+@pytest.mark.prove
+def test_losing_the_connection_at_every_step(database: Database, shelves: Shelves) -> None:
+    course = Course(database, shelves)
+    lose_the_connection(course, range(1, len(course.steps) + 1))
+    print(f"connection lost at each of {len(course.steps)} steps")
+
+
+def test_a_database_that_turns_read_only(database: Database, shelves: Shelves) -> None:
+    course = Course(database, shelves)
+    course.restart()
+    name = database.rows("SELECT current_database() AS name")[0]["name"]
+    database.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with Database.open(database.conninfo(), None) as refusing, pytest.raises(DatabaseReadOnly, match="no writes"):
+        act(replaced(course.desk(), refusing))
+    database.rows(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    assert state(database) == course.before
+
+
+def replaced(desk: Desk, database: Database) -> Desk:
+    """The same desk over another connection."""
+    other = Desk(database, desk.shelves, desk.series)
+    other.now = desk.now
+    return other
