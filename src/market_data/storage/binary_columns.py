@@ -136,22 +136,22 @@ def _field(block: Bytes, offset: int, dtype: str) -> NDArray[Any]:
 
 
 def _number(dtype: str, native: type) -> Callable[[Bytes], pl.Series]:
-    return lambda values: pl.Series(np.ascontiguousarray(values).view(dtype).reshape(-1).astype(native))
+    return lambda values: pl.Series(values.view(dtype).reshape(-1).astype(native))
 
 
 def _boolean(values: Bytes) -> pl.Series:
-    return pl.Series(np.ascontiguousarray(values).reshape(-1) != 0)
+    return pl.Series(values.reshape(-1) != 0)
 
 
 def _moment(values: Bytes) -> pl.Series:
-    micros = np.ascontiguousarray(values).view(">i8").reshape(-1).astype(np.int64)
+    micros = values.view(">i8").reshape(-1).astype(np.int64)
     if np.isin(micros[[micros.argmin(), micros.argmax()]], _INFINITE).any():
         raise StorageError("A timestamp in the database is infinite")
     return pl.Series(micros + _EPOCH_MICROS).cast(pl.Datetime("us", "UTC"))
 
 
 def _date(values: Bytes) -> pl.Series:
-    days = np.ascontiguousarray(values).view(">i4").reshape(-1).astype(np.int32)
+    days = values.view(">i4").reshape(-1).astype(np.int32)
     return pl.Series(days + np.int32(_EPOCH_DAYS)).cast(pl.Date)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -40,8 +41,11 @@ def copy_out(connection: psycopg.Connection[Any], statement: str) -> pl.DataFram
         def chunk(rows: bytearray, lengths: list[int]) -> None:
             waiting.append(thread.submit(_decode, rows, lengths, types))
 
-        connection.wait(_received(connection.pgconn, f"COPY (\n{plain}\n) TO STDOUT (FORMAT BINARY)", chunk))
-        return pl.concat([future.result() for future in waiting])
+        copy = _received(connection.pgconn, f"COPY (\n{plain}\n) TO STDOUT (FORMAT BINARY)", chunk)
+        rows, lengths = connection.wait(copy)
+    # The server has nothing more to send: what is left needs no thread, and few rows never start one.
+    last = [_decode(rows, lengths, types)] if lengths or not waiting else []
+    return pl.concat([*(future.result() for future in waiting), *last])
 
 
 def _described(connection: psycopg.Connection[Any], statement: str) -> Types:
@@ -61,8 +65,10 @@ def _described(connection: psycopg.Connection[Any], statement: str) -> Types:
     return found
 
 
-def _received(protocol: PGconn, statement: str, chunk: Any) -> PQGen[None]:
-    """Hand on the rows of a COPY, CHUNK_ROWS at a time, the last time fewer or none; for `Connection.wait`.
+def _received(
+    protocol: PGconn, statement: str, chunk: Callable[[bytearray, list[int]], None]
+) -> PQGen[tuple[bytearray, list[int]]]:
+    """Hand on the rows of a COPY, CHUNK_ROWS at a time, and return the rest; for `Connection.wait`.
 
     psycopg's own loop makes a generator per row, which takes longer than all of the decoding.
     """
@@ -90,7 +96,7 @@ def _received(protocol: PGconn, statement: str, chunk: Any) -> PQGen[None]:
             break
     (ended,) = yield from generators.fetch_many(protocol)
     _checked(ended)
-    chunk(rows, lengths)
+    return rows, lengths
 
 
 def _checked(result: PGresult) -> PGresult:
