@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date, datetime
@@ -234,7 +235,7 @@ def _text(moment: Moment | None) -> str | None:
 
 
 def _part(text: str) -> str:
-    """A part of a path: a slash in it must not lead elsewhere."""
-    from urllib.parse import quote
-
-    return quote(text, safe="")
+    """A part of a path, which must not lead elsewhere."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._\-]*", text):
+        raise UsageError(f"{text!r} is no symbol, timeframe or id: letters, digits and . - _ only, e.g. BTC, BRK.B, 1h")
+    return text

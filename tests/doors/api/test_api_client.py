@@ -140,7 +140,10 @@ def test_what_changes_state_is_sent_once(no_pauses: list[float]) -> None:
 def test_nobody_there_is_said(no_pauses: list[float]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        with MarketData(f"http://127.0.0.1:{unused.getsockname()[1]}") as data, pytest.raises(ConnectionLost, match="run"):
+        with (
+            MarketData(f"http://127.0.0.1:{unused.getsockname()[1]}") as data,
+            pytest.raises(ConnectionLost, match="run"),
+        ):
             data.metrics()
 
 
