@@ -61,6 +61,7 @@ def create_api(served: Served | None = None) -> FastAPI:
 
 def _serve(api: FastAPI, served: Served) -> None:
     api.state.served = served
+    api.state.metrics = metrics.Metrics(served)
     limits = served.app.settings.api
     api.add_middleware(Compression)
     api.add_middleware(Gate, served=lambda: served, listens_beyond=served.listens_beyond)
@@ -71,7 +72,7 @@ def _serve(api: FastAPI, served: Served) -> None:
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "X-API-Key"],
         )
-    api.add_middleware(metrics.Counted, metrics=lambda: served.metrics)
+    api.add_middleware(metrics.Counted, metrics=api.state.metrics)
 
 
 def _describe(api: FastAPI) -> None:

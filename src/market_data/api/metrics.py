@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from market_data.api.operations import WORKER_SILENT, instruments_known
 from market_data.api.problems import described
-from market_data.api.served import Backing, Served
+from market_data.api.served import Served
 from market_data.model.errors import MarketDataError
 from market_data.storage import switches
 from market_data.transport.breaker import BreakerState
@@ -49,9 +49,10 @@ router = APIRouter(tags=["operations"])
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format"},
     **described(),
 })  # fmt: skip
-def metrics(served: Backing) -> Response:
+def metrics(request: Request) -> Response:
     """Metrics for Prometheus."""
-    return Response(generate_latest(served.metrics.registry), media_type=CONTENT_TYPE)
+    counted: Metrics = request.app.state.metrics
+    return Response(generate_latest(counted.registry), media_type=CONTENT_TYPE)
 
 
 class Totals:
@@ -234,7 +235,7 @@ class Counted:
 
     METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 
-    def __init__(self, app: ASGIApp, metrics: Callable[[], Metrics]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
@@ -255,6 +256,5 @@ class Counted:
         finally:
             method = scope["method"] if scope["method"] in self.METHODS else "other"
             route = getattr(scope.get("route"), "path", "none")
-            metrics = self._metrics()
-            metrics.requests.labels(method, route, status).inc()
-            metrics.seconds.labels(method, route).observe(time.perf_counter() - begun)
+            self._metrics.requests.labels(method, route, status).inc()
+            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - begun)

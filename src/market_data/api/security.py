@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Final
 from uuid import UUID
 
-import anyio.to_thread
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
@@ -138,7 +138,7 @@ class Gate:
         seen, exist = self._keys_exist
         if time.monotonic() - seen > KEYS_SEEN_SECONDS:
             try:
-                exist = await anyio.to_thread.run_sync(any_usable_key, served.database, served.now())
+                exist = await run_in_threadpool(any_usable_key, served.database, served.now())
             except TransientError:
                 if seen == float("-inf"):
                     raise
@@ -154,7 +154,7 @@ class Gate:
         digest = hashed(token)
         if digest in self._wrong:
             raise _unauthorised("This API key is not valid.")
-        key = await anyio.to_thread.run_sync(find_key, served.app.database, token, served.now())
+        key = await run_in_threadpool(find_key, served.app.database, token, served.now())
         if key is None:
             self._wrong[digest] = None
             if len(self._wrong) > WRONG_TOKENS:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
@@ -23,9 +22,6 @@ from market_data.storage.summaries import Summaries
 from market_data.storage.tallies import Tallies
 from market_data.storage.windows import Windows
 
-if TYPE_CHECKING:
-    from market_data.api.metrics import Metrics
-
 POOL_SIZE: Final = 8
 
 
@@ -38,13 +34,6 @@ class Served:
     listens_beyond: bool = False
     """Whether others than this machine can reach it."""
     active_streams: Callable[[], int] = lambda: 0
-
-    @cached_property
-    def metrics(self) -> Metrics:
-        """What is counted."""
-        from market_data.api.metrics import Metrics
-
-        return Metrics(self)
 
     @property
     def jobs(self) -> Jobs:
