@@ -92,6 +92,13 @@ def test_prove_names_the_law_and_the_place(function, arguments, law) -> None:
     assert function.__name__ in str(found[law])
 
 
+def test_trials_find_each_fault_and_say_it_once():
+    planted = [declare(peek), declare(short, lookback=18), declare(running, lookback=20)]
+    found = [(violation.feature, violation.law) for _, violation in proof.prove_on_trials(planted, count=6)]
+    assert {("peek", proof.FUTURE), ("short", proof.LOOKBACK), ("running", proof.START)} <= set(found)
+    assert len(found) == len(set(found))
+
+
 def test_the_same_function_with_the_right_lookback_is_proved() -> None:
     assert proof.prove([declare(short, lookback=19)], WINDOW, range(5, 300, 13)) == []
 

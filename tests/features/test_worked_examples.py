@@ -294,6 +294,15 @@ class TestFundingRatePercentile:
         # 0 of 31 are below 0; 31 of 32 are below 7.
         assert found == [0.0] * 7 + [31 / 32 * 100]
 
+    def test_a_rate_published_late_counts_from_then_on(self):
+        # 40 rates of 1, the newest 2, paid at midnight; the one of 16 hours earlier became known at 02:00 only.
+        rates = self.funding([1.0] * 40 + [2.0])["funding_rates"]
+        late = pl.col("timestamp") == MIDNIGHT - HOUR * 16
+        rates = rates.with_columns(known_at=pl.when(late).then(MIDNIGHT + HOUR * 2).otherwise("known_at"))
+        found = value("funding_rate_percentile", close=[1.0] * 3, observations={"funding_rates": rates})
+        # At 01:00 39 of 40 known are below, from 02:00 on 40 of 41.
+        assert found == pytest.approx([39 / 40 * 100, 40 / 41 * 100, 40 / 41 * 100], rel=1e-15)
+
 
 class TestExchangeInflow:
     def test_adds_the_periods_of_the_candle(self):
@@ -314,6 +323,14 @@ class TestExchangeInflow:
     def test_published_after_the_close_is_not_known_at_it(self):
         flow = observed([MIDNIGHT + HOUR], timedelta(seconds=1), period=["1h"], buy_quote=[4.0], sell_quote=[0.0])
         assert value("exchange_inflow", close=[1], observations={"spot_flow": flow}) == [None]
+
+    def test_a_period_published_late_counts_if_the_hour_was_not_over(self):
+        times = [MIDNIGHT + timedelta(minutes=15) * place for place in range(1, 5)]
+        flow = observed(times, period=["15m"] * 4, buy_quote=[1.0, 2, 4, 8], sell_quote=[0.0] * 4)
+        for minutes, expected in ((50, 15.0), (61, None)):
+            late = pl.when(pl.col("timestamp") == times[0]).then(MIDNIGHT + timedelta(minutes=minutes))
+            found = flow.with_columns(known_at=late.otherwise("known_at"))
+            assert value("exchange_inflow", close=[1], observations={"spot_flow": found}) == [expected]
 
     def test_of_a_longer_period_than_the_candle_is_null(self):
         flow = observed([MIDNIGHT + HOUR], period=["4h"], buy_quote=[4.0], sell_quote=[0.0])

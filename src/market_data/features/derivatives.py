@@ -9,7 +9,7 @@ import numpy as np
 
 from market_data.features.flow import is_crypto
 from market_data.model.feature import feature
-from market_data.model.observation import IntArray, Observations
+from market_data.model.observation import IntArray, Observations, Runs
 from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import MICROSECOND
 from market_data.model.window import Window
@@ -68,26 +68,27 @@ def long_short_ratio(window: Window) -> FloatArray:
 def funding_rate_percentile(window: Window) -> FloatArray:
     """How high the current funding rate stands among those of its trailing 90 days.
 
-    Formula: number of funding rates in (t - 90 days, t] strictly below the one at t / number of all there * 100; t
-    is the moment of the newest regular funding rate known at the candle's end.
+    Formula: of the regular funding rates in (t - 90 days, t] known at the candle's end, the number strictly below the
+    one at t / the number of all * 100; t is the moment of the newest of them.
     Null: while (t - 90 days, t] holds fewer than 30 rates; when none is known or the newest is more than a day older
     than the end; for stocks and ETFs.
     Source: the exchange's funding rate history.
     """
     rates = window.observations.take("funding_rates", "rate", rate_type="Regular")
     runs = window.newest(rates, LARGEST_AGE)
-    return runs.spread(_percentiles(rates, runs.index))
+    return runs.spread(_percentiles(rates, runs))
 
 
-def _percentiles(rates: Observations, used: IntArray) -> FloatArray:
-    """Percentile of each rate at an index in `used`; something for -1."""
+def _percentiles(rates: Observations, runs: Runs) -> FloatArray:
+    """Percentile of the rate of each run among those known by then; something for runs without one."""
     if not len(rates):
-        return np.full(len(used), np.nan)
-    if len(used) == 1:
+        return np.full(len(runs.index), np.nan)
+    if len(runs.index) == 1 and rates.arrival is None:
         # The live case, without a matrix.
-        return np.array([_percentile(rates, int(used[0]))])
-    starts = range(0, len(used), BLOCK_ROWS)
-    return np.concatenate([_percentile_block(rates, used[start : start + BLOCK_ROWS]) for start in starts])
+        return np.array([_percentile(rates, int(runs.index[0]))])
+    rank = None if rates.arrival is None else rates.arrival.argsort()
+    starts = range(0, len(runs.index), BLOCK_ROWS)
+    return np.concatenate([_percentile_block(rates, runs, slice(start, start + BLOCK_ROWS), rank) for start in starts])
 
 
 def _percentile(rates: Observations, row: int) -> float:
@@ -100,12 +101,16 @@ def _percentile(rates: Observations, row: int) -> float:
     return int(np.count_nonzero(values[oldest:row] < values[row])) / count * 100.0
 
 
-def _percentile_block(rates: Observations, rows: IntArray) -> FloatArray:
-    values = rates.values["rate"]
+def _percentile_block(rates: Observations, runs: Runs, part: slice, rank: IntArray | None) -> FloatArray:
+    values, rows = rates.values["rate"], runs.index[part]
     oldest = rates.timestamp.searchsorted(rates.timestamp[rows] - FUNDING_HISTORY // MICROSECOND, side="right")
-    counts = rows - oldest + 1
     # One line per rate: the places of its trailing window, those before its beginning marked.
-    places = rows[:, None] - np.arange(max(1, int(counts.max())))
+    places = rows[:, None] - np.arange(max(1, int((rows - oldest).max()) + 1))
     inside = places >= oldest[:, None]
-    below = ((values[np.maximum(places, 0)] < values[rows, None]) & inside).sum(axis=1)
+    places = np.maximum(places, 0)
+    if rank is not None:
+        # Some became known late: not before the run's event.
+        inside &= rank[places] <= runs.event[part, None]
+    counts = inside.sum(axis=1)
+    below = ((values[places] < values[rows, None]) & inside).sum(axis=1)
     return np.where(counts >= FUNDING_MINIMUM, below / counts * 100.0, np.nan)

@@ -8,7 +8,7 @@ import numpy as np
 
 from market_data.model.feature import feature
 from market_data.model.instrument import AssetClass, Series
-from market_data.model.observation import Observations
+from market_data.model.observation import IntArray, Observations
 from market_data.model.rolling import FloatArray
 from market_data.model.session import FIRST_MONDAY_MICROS
 from market_data.model.timeframe import Timeframe
@@ -69,21 +69,24 @@ def _net_over_candle(window: Window, period: Timeframe) -> FloatArray:
     flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period.value)
     if not count or len(flow) < count:
         return np.full(len(window), np.nan)
-    totals = window.observations.once(("net", period, count), lambda: _totals(flow, period, count))
-    # The last period to be known is the candle's last.
-    return window.observed_at_end(flow, totals)
+    totals, known_at = window.observations.once(("net", period, count), lambda: _totals(flow, period, count))
+    return window.observed_at_end(flow, totals, known_at)
 
 
-def _totals(flow: Observations, period: Timeframe, count: int) -> FloatArray:
-    """Net flow of each period and the count - 1 before it, in this order of adding; NaN unless all are there."""
+def _totals(flow: Observations, period: Timeframe, count: int) -> tuple[FloatArray, IntArray]:
+    """Net flow of each period and the count - 1 before it, in this order of adding, and when all of it was known.
+
+    NaN unless all are there.
+    """
     net = flow.values["buy_quote"] - flow.values["sell_quote"]
     # Weeks begin on Mondays, and so does every shorter period.
     net[(flow.timestamp - FIRST_MONDAY_MICROS) % period.micros != 0] = np.nan
-    out = np.full(len(net), np.nan)
     total = net[: len(net) - count + 1].copy()
+    known_at = flow.known_at[: len(total)].copy()
     for place in range(1, count):
         total += net[place : place + len(total)]
+        np.maximum(known_at, flow.known_at[place : place + len(total)], out=known_at)
     # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
     span = flow.timestamp[count - 1 :] - flow.timestamp[: len(total)]
-    out[count - 1 :] = np.where(span == (count - 1) * period.micros, total, np.nan)
-    return out
+    total[span != (count - 1) * period.micros] = np.nan
+    return np.append(np.full(count - 1, np.nan), total), np.append(flow.known_at[: count - 1], known_at)

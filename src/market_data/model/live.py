@@ -14,7 +14,7 @@ from market_data.model.evaluation import NEAR_ROWS
 from market_data.model.feature import Feature
 from market_data.model.observation import IntArray, ObservationFrames
 from market_data.model.rolling import FloatArray
-from market_data.model.timeframe import to_micros
+from market_data.model.timeframe import from_micros, to_micros
 from market_data.model.window import Window
 
 Value = float | str | None
@@ -24,7 +24,7 @@ Values = TypeVar("Values", IntArray, FloatArray)
 class LiveSeries:
     """The last rows of a series, and the features of the newest.
 
-    Memory is fixed: twice the longest lookback. Not safe for use by several threads at once.
+    Memory is fixed: twice the lookback of each feature's inputs. Not safe for use by several threads at once.
     """
 
     def __init__(self, features: Sequence[Feature], window: Window) -> None:
@@ -35,14 +35,10 @@ class LiveSeries:
             window: the rows so far, at least the longest lookback where there are so many, and the observations so far.
         """
         self._names = [each.name for each in features]
-        self._groups = grouped(features, window)
-        self._keep = max([lookback for lookback, _ in self._groups], default=0) + 1
-        self._series, self._observations = window.series, window.observations
-        kept = window.rows(max(0, len(window) - self._keep), len(window))
-        self._rows = len(kept)
-        self._opens, self._ends = self._grown(kept.opens), self._grown(kept.ends)
-        inputs = {name for each in features for name in each.inputs}
-        self._columns = {name: self._grown(kept.column(name)) for name in sorted(inputs)}
+        self._observations = window.observations
+        self._series = window.series
+        self._groups = [(_Recent(window, lookback, group), group) for lookback, group in _grouped(features, window)]
+        self._last = int(window.opens[-1]) if len(window) else None
 
     def observe(self, observations: Mapping[str, pl.DataFrame]) -> None:
         """Replace the observations; give the declared history of each dataset and whatever is new."""
@@ -54,59 +50,76 @@ class LiveSeries:
         Raises:
             UsageError: when the candle is not after the last one.
         """
-        opens = to_micros(timestamp)
-        if self._rows and opens <= self._opens[self._rows - 1]:
-            raise UsageError(f"{self._series}: candle {timestamp:%Y-%m-%dT%H:%M:%SZ} is not after the last one")
-        if self._rows == len(self._opens):
-            self._drop_oldest()
-        row = self._rows
-        self._opens[row], self._ends[row] = opens, to_micros(end)
-        for name, values in self._columns.items():
-            value = candle.get(name)
-            values[row] = np.nan if value is None else value
-        self._rows += 1
+        opens, ends = to_micros(timestamp), to_micros(end)
+        if self._last is not None and opens <= self._last:
+            raise UsageError(f"{self._series}: a candle of {timestamp} is not after {from_micros(self._last)}")
+        self._last = opens
+        for recent, _ in self._groups:
+            recent.append(opens, ends, candle)
         return self.latest()
 
     def latest(self) -> dict[str, Value]:
         """The features of the last row."""
         out: dict[str, Value] = dict.fromkeys(self._names)
-        if self._rows:
+        if self._last is not None:
             with np.errstate(all="ignore"):
-                for lookback, group in self._groups:
-                    window = self._window(max(0, self._rows - 1 - lookback))
+                for recent, group in self._groups:
+                    window = recent.window(self._observations)
                     for each in group:
-                        out[each.name] = last_value(each, window)
+                        out[each.name] = _last_value(each, window)
         return out
 
-    def _window(self, start: int) -> Window:
-        part = slice(start, self._rows)
+
+class _Recent:
+    """The rows a group of features needs for the newest row, in arrays twice as long as that."""
+
+    __slots__ = ("_columns", "_ends", "_keep", "_opens", "_rows", "_series")
+
+    def __init__(self, window: Window, lookback: int, features: Sequence[Feature]) -> None:
+        self._series = window.series
+        self._keep = lookback + 1
+        kept = window.rows(max(0, len(window) - self._keep), len(window))
+        self._rows = len(kept)
+        self._opens, self._ends = self._with_room(kept.opens), self._with_room(kept.ends)
+        inputs = sorted({name for each in features for name in each.inputs})
+        self._columns = {name: self._with_room(kept.column(name)) for name in inputs}
+
+    def append(self, opens: int, ends: int, candle: Mapping[str, float | None]) -> None:
+        if self._rows == len(self._opens):
+            kept = slice(self._rows - self._keep + 1, self._rows)
+            for values in (self._opens, self._ends, *self._columns.values()):
+                values[: self._keep - 1] = values[kept]
+            self._rows = self._keep - 1
+        row = self._rows
+        self._opens[row], self._ends[row] = opens, ends
+        for name, values in self._columns.items():
+            value = candle.get(name)
+            values[row] = np.nan if value is None else value
+        self._rows = row + 1
+
+    def window(self, observations: ObservationFrames) -> Window:
+        part = slice(max(0, self._rows - self._keep), self._rows)
         columns = {name: values[part] for name, values in self._columns.items()}
-        return Window(self._series, self._opens[part], self._ends[part], columns, self._observations)
+        return Window(self._series, self._opens[part], self._ends[part], columns, observations)
 
-    def _drop_oldest(self) -> None:
-        kept = slice(self._rows - self._keep + 1, self._rows)
-        for values in (self._opens, self._ends, *self._columns.values()):
-            values[: self._keep - 1] = values[kept]
-        self._rows = self._keep - 1
-
-    def _grown(self, values: Values) -> Values:
+    def _with_room(self, values: Values) -> Values:
         room = np.empty(2 * self._keep, values.dtype)
         room[: len(values)] = values
         return room
 
 
-def grouped(features: Sequence[Feature], window: Window) -> list[tuple[int, list[Feature]]]:
+def _grouped(features: Sequence[Feature], window: Window) -> list[tuple[int, list[Feature]]]:
     """The features that apply, those of no, a near and a far lookback apart, each group with its largest."""
     series = window.series
-    reach = {each.name: each.lookback_for(series) for each in features if each.applies(series)}
-    groups: list[list[Feature]] = [[], [], []]
+    groups: list[list[tuple[int, Feature]]] = [[], [], []]
     for each in features:
-        if each.name in reach:
-            groups[(reach[each.name] > 0) + (reach[each.name] > NEAR_ROWS)].append(each)
-    return [(max(reach[each.name] for each in group), group) for group in groups if group]
+        if each.applies(series):
+            reach = each.lookback_for(series)
+            groups[(reach > 0) + (reach > NEAR_ROWS)].append((reach, each))
+    return [(max(reach for reach, _ in group), [each for _, each in group]) for group in groups if group]
 
 
-def last_value(each: Feature, window: Window) -> Value:
+def _last_value(each: Feature, window: Window) -> Value:
     """A feature's value in the window's last row; null where it is not known or not finite."""
     value = each.function(window)[-1]
     if each.labels is not None:

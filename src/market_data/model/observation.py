@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
@@ -15,19 +15,21 @@ from market_data.model.rolling import FloatArray
 from market_data.model.timeframe import MICROSECOND
 
 IntArray: TypeAlias = NDArray[np.int64]
+Computed = TypeVar("Computed")
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Values of one dataset on their own clock, in the order in which they became known.
+    """Values of one dataset on their own clock, in order of time.
 
-    `timestamp` and `known_at` are int64 microseconds UTC, both increasing; `values` are float64 columns of the same
-    length. A value that became known after one with a later or the same timestamp is left out: it never was current.
+    `timestamp` (strictly increasing) and `known_at` are int64 microseconds UTC, `values` float64 columns of the same
+    length. Mostly observations become known in order; `arrival` is None then, else the order in which they did.
     """
 
     timestamp: IntArray
     known_at: IntArray
     values: Mapping[str, FloatArray]
+    arrival: IntArray | None = None
 
     @classmethod
     def of(
@@ -51,14 +53,14 @@ class Observations:
             kept = ~np.logical_or.reduce(absent)
             timestamp, known_at = timestamp[kept], known_at[kept]
             values = {name: column[kept] for name, column in values.items()}
-        if (known_at[1:] >= known_at[:-1]).all() and (timestamp[1:] > timestamp[:-1]).all():
-            return cls(timestamp, known_at, values)
-        order = np.lexsort((timestamp, known_at))
-        timestamp = timestamp[order]
-        current = np.ones(len(timestamp), np.bool_)
-        current[1:] = timestamp[1:] > np.maximum.accumulate(timestamp)[:-1]
-        order = order[current]
-        return cls(timestamp[current], known_at[order], {name: column[order] for name, column in values.items()})
+        if not (timestamp[1:] > timestamp[:-1]).all():
+            # Of several that speak of the same moment the one that became known last stands.
+            order = np.lexsort((known_at, timestamp))
+            order = order[np.append(np.diff(timestamp[order]) > 0, [True])] if len(order) else order
+            timestamp, known_at = timestamp[order], known_at[order]
+            values = {name: column[order] for name, column in values.items()}
+        in_order = bool((known_at[1:] >= known_at[:-1]).all())
+        return cls(timestamp, known_at, values, None if in_order else known_at.argsort(kind="stable"))
 
     @classmethod
     def none(cls, *columns: str) -> Observations:
@@ -72,46 +74,52 @@ class Observations:
     def runs(self, moments: IntArray, max_age: timedelta) -> Runs:
         """The newest observation known at each of increasing moments, unless it is older than `max_age` by then."""
         if not len(moments) or not len(self):
-            return Runs(np.full(1, -1), np.full(1, len(moments)))
-        first = int(self.known_at.searchsorted(moments[0], side="right")) - 1
-        if len(moments) == 1:
-            old = first >= 0 and moments[0] - self.timestamp[first] > max_age // MICROSECOND
-            return Runs(np.array([-1 if old else first]), np.array([1]))
-        last = int(self.known_at.searchsorted(moments[-1], side="right")) - 1
-        index = np.arange(first, last + 1)
-        # The moment at which each begins to be the newest; it ends where the next begins or when it is too old.
-        begins = np.searchsorted(moments, self.known_at[first + 1 : last + 1], side="left")
-        begins = np.concatenate([[0], begins])
-        ends = np.append(begins[1:], len(moments))
-        expires = np.searchsorted(moments, self.timestamp[index] + max_age // MICROSECOND, side="right")
-        lasting = np.where(index >= 0, np.clip(expires, begins, ends), begins)
-        counts = np.column_stack([lasting - begins, ends - lasting]).ravel()
-        index = np.column_stack([index, np.full(len(index), -1)]).ravel()
+            return Runs(np.full(1, -1), np.full(1, len(moments)), np.full(1, -1))
+        known_at = self.known_at if self.arrival is None else self.known_at[self.arrival]
+        first = int(known_at.searchsorted(moments[0], side="right")) - 1
+        last = first if len(moments) == 1 else int(known_at.searchsorted(moments[-1], side="right")) - 1
+        event = np.arange(first, last + 1)
+        index = event
+        if self.arrival is not None:
+            # The newest of those known so far: the last in time, not the last to arrive.
+            newest = np.maximum.accumulate(self.arrival[: last + 1])
+            index = np.where(event >= 0, newest[np.maximum(event, 0)], -1) if last >= 0 else event
+        # Each arrival opens a stretch of rows, which ends with the next one or when the newest is too old.
+        begins = np.empty(len(event) + 1, np.int64)
+        begins[0], begins[-1] = 0, len(moments)
+        begins[1:-1] = moments.searchsorted(known_at[first + 1 : last + 1], side="left")
+        expires = moments.searchsorted(self.timestamp[index] + max_age // MICROSECOND, side="right")
+        lasting = np.where(index >= 0, expires.clip(begins[:-1], begins[1:]), begins[:-1])
+        counts = np.empty(2 * len(event), np.int64)
+        counts[::2], counts[1::2] = lasting - begins[:-1], begins[1:] - lasting
+        both = np.full((2, 2 * len(event)), -1)
+        both[0, ::2], both[1, ::2] = index, event
         some = counts > 0
-        return Runs(index[some], counts[some])
+        return Runs(both[0, some], counts[some], both[1, some])
 
-    def at(self, moments: IntArray, values: FloatArray) -> FloatArray:
-        """The value of the observation whose timestamp is each of increasing moments, if it was known by then."""
+    def at(self, moments: IntArray, values: FloatArray, known_at: IntArray) -> FloatArray:
+        """The value at each of increasing moments, one per observation, if it was known by then; NaN without one."""
         if not len(moments) or not len(self):
             return np.full(len(moments), np.nan)
         first = int(self.timestamp.searchsorted(moments[0]))
-        if len(moments) == 1:
-            there = first < len(self) and self.timestamp[first] == moments[0] and self.known_at[first] <= moments[0]
-            return values[first : first + 1] if there else np.full(1, np.nan)
         place: slice | IntArray = slice(first, first + len(moments))
         if len(self) < first + len(moments) or (self.timestamp[place] != moments).any():
-            place = np.minimum(np.searchsorted(self.timestamp, moments), len(self) - 1)
-        unknown = self.known_at[place] > moments
+            place = np.minimum(self.timestamp.searchsorted(moments), len(self) - 1)
+        unknown = known_at[place] > moments
         unknown |= self.timestamp[place] != moments
         return np.where(unknown, np.nan, values[place])
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Which observation belongs to consecutive rows: its index, -1 for none, and for how many rows."""
+    """Which observation belongs to consecutive rows: its index, -1 for none, and for how many rows.
+
+    `event` is the number of arrivals before the one that opened the run: what was known is that one and those before.
+    """
 
     index: IntArray
     counts: IntArray
+    event: IntArray
 
     def spread(self, values: FloatArray) -> FloatArray:
         """One value per run, repeated for its rows; NaN where the run has no observation."""
@@ -133,7 +141,7 @@ class ObservationFrames:
         self._moves = moves or {}
         self._taken: dict[object, Observations] = {}
         self._kinds: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._computed: dict[object, FloatArray] = {}
+        self._computed: dict[object, Any] = {}
 
     def take(self, dataset: str, *columns: str, **kinds: str) -> Observations:
         """The observations of a dataset; `kinds` restricts to rows whose column has that text, e.g. period="5m"."""
@@ -163,11 +171,11 @@ class ObservationFrames:
             self._kinds[key] = found
         return found
 
-    def once(self, key: object, compute: Callable[[], FloatArray]) -> FloatArray:
-        """The array computed on the first call with this key, shared by all parts of the window."""
-        found = self._computed.get(key)
-        if found is None:
-            found = self._computed[key] = compute()
+    def once(self, key: object, compute: Callable[[], Computed]) -> Computed:
+        """What was computed on the first call with this key, shared by all parts of the window."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: Computed = self._computed[key]
         return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
-from market_data.model.timeframe import MICROSECOND, from_micros
+from market_data.model.instrument import AssetClass
+from market_data.model.timeframe import MICROSECOND, Timeframe, from_micros
+from market_data.model.trial import Trial, trial_window
 from market_data.model.window import Window
 
 FUTURE = "future"
@@ -92,6 +94,39 @@ def prove(features: Sequence[Feature], window: Window, cuts: Iterable[int]) -> l
     for each in features:
         compare(each, INPUTS, evaluate([each], window.restricted(frozenset(each.inputs))), 0, 0)
     return sorted(found.values(), key=lambda violation: (violation.feature, violation.law))
+
+
+def trials(count: int, seed: int = 0) -> Iterator[Trial]:
+    """`count` made-up series of all classes and timeframes: calm, wild, flat, idle, with gaps, nulls and extremes."""
+    random = np.random.default_rng(seed)
+    kinds = [(asset_class, timeframe) for timeframe in Timeframe for asset_class in AssetClass]
+    for place in range(count):
+        asset_class, timeframe = kinds[place % len(kinds)]
+        yield Trial(
+            seed=int(random.integers(2**32)),
+            rows=int(random.integers(120, 240)),
+            asset_class=asset_class,
+            timeframe=timeframe,
+            scale=float(random.choice([1e-12, 1.0, 100.0, 1e12])),
+            step=float(random.choice([1e-9, 1e-3, 0.02, 1.0])),
+            gaps=float(random.choice([0.0, 0.0, 0.05])),
+            absent=float(random.choice([0.0, 0.0, 0.02])),
+            flat=bool(random.random() < 0.1),
+            idle=float(random.choice([0.0, 0.0, 0.3])),
+            extreme=float(random.choice([0.0, 0.0, 0.02])),
+        )
+
+
+def prove_on_trials(features: Sequence[Feature], count: int = 48, seed: int = 0) -> Iterator[tuple[Trial, Violation]]:
+    """Prove features on made-up series; for each feature and law the first violation found, as it is found."""
+    said: set[tuple[str, str]] = set()
+    for trial in trials(count, seed):
+        window = trial_window(trial)
+        cuts = np.random.default_rng(trial.seed).integers(0, len(window), 4).tolist()
+        for violation in prove(features, window, cuts):
+            if (violation.feature, violation.law) not in said:
+                said.add((violation.feature, violation.law))
+                yield trial, violation
 
 
 def bits(column: pl.Series) -> NDArray[np.uint64]:

@@ -184,9 +184,12 @@ class Window:
         """By row the newest observation known at the candle's end, unless it is older than `max_age` by then."""
         return observations.runs(self.axis_ends, max_age)
 
-    def observed_at_end(self, observations: Observations, values: FloatArray) -> FloatArray:
-        """By row the value of the observation that speaks of the candle's end, if it was known by then."""
-        return observations.at(self.axis_ends, values)
+    def observed_at_end(self, observations: Observations, values: FloatArray, known_at: IntArray) -> FloatArray:
+        """By row the value of the observation that speaks of the candle's end, if it was known by then.
+
+        `values` and `known_at` hold one entry per observation.
+        """
+        return observations.at(self.axis_ends, values, known_at)
 
     def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
         """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
