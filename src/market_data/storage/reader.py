@@ -20,7 +20,7 @@ MICROSECOND: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads committed rows; every method returns a frame or plain values, or raises StorageError, DatabaseUnavailable."""
+    """Reads committed rows as frames or plain values; every method may raise StorageError or DatabaseUnavailable."""
 
     database: Database
 
@@ -97,7 +97,8 @@ class Reader:
         bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
         return self.database.frame(
             f"SELECT * FROM (SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, "
-            "fetched_at, data_age_seconds, count(*) OVER versions AS revision, min(known_from) OVER versions AS created_at "
+            "fetched_at, data_age_seconds, count(*) OVER versions AS revision, "
+            "min(known_from) OVER versions AS created_at "
             f"FROM candles WHERE {where} WINDOW versions AS (PARTITION BY timestamp) "
             f"ORDER BY timestamp DESC, known_from DESC) AS newest {bounded}",
             tuple(parameters),
