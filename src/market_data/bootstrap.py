@@ -200,7 +200,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             connections=tuple(connections),
             loop=loop,
             standings=Standings(database, settings.tracked),
-            collector=Collector(database, enricher.providers, shelves, clock),
+            collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
         )
         try:

@@ -16,10 +16,12 @@ from market_data.cli import (
     history,
     instruments,
     keys,
+    option_chains,
     providing,
     proving,
     reading,
     reconciling,
+    renewing,
     running,
     sandboxing,
     serving,
@@ -97,8 +99,10 @@ app.command("correct")(history.correct)
 app.add_typer(history.quarantine, name="quarantine")
 app.command("reconcile")(reconciling.reconcile)
 app.command("prove")(proving.prove)
+app.command("recompute")(renewing.recompute)
 app.command("providers")(providing.providers)
 app.command("instruments")(instruments.instruments)
+app.command("options")(option_chains.options)
 app.add_typer(database.app, name="db")
 app.command("serve")(serving.serve)
 app.command("openapi")(serving.openapi)

@@ -102,6 +102,9 @@ class PipelineSettings(Section):
     """Minute of the scheduled backfill."""
     backfill_requests_per_minute: Annotated[float, Field(gt=0)]
     """Requests per minute and provider that backfills may use."""
+    interest_rate: Annotated[float, Field(ge=-0.1, le=1)] | None
+    """Riskless rate per year as a fraction, assumed for volatilities and greeks of options that the source does not
+    give; null computes none."""
 
 
 class EnrichmentSettings(Section):

@@ -68,6 +68,13 @@ def cdf(values: Doubles) -> Doubles:
     return np.where(values > 0.0, 1.0 - tail, tail)
 
 
+def log_cdf(values: Doubles) -> Doubles:
+    """The logarithm of `cdf`, also where that itself is too small for a double."""
+    tail, square = erfcx(np.abs(values) * SQRT_HALF), 0.5 * values * values
+    with np.errstate(under="ignore"):
+        return np.where(values < 0.0, np.log(0.5 * tail) - square, np.log1p(-0.5 * tail * np.exp(-square)))
+
+
 def density(values: Doubles) -> Doubles:
     """The standard normal density at each value."""
     with np.errstate(under="ignore"):

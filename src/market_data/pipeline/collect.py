@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import polars as pl
 import structlog
 
-from market_data.model.dataset import TRADES, Dataset
+from market_data.model.dataset import OPTIONS, TRADES, Dataset
 from market_data.model.errors import (
     ConnectionLost,
     MarketDataError,
@@ -26,6 +26,7 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
 from market_data.model.records import Observation
 from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.chain import Carry, completed, paid_last_year
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.observe import LATEST
 from market_data.pipeline.validate import validate_facts
@@ -61,6 +62,8 @@ class Collector:
     providers: Mapping[AssetClass, Sequence[Provider]]
     shelves: Shelves
     clock: Callable[[], datetime]
+    interest_rate: float | None = None
+    """Riskless, per year: for volatilities and greeks of options that the source does not give; None: no such."""
 
     async def collect(
         self,
@@ -92,6 +95,8 @@ class Collector:
                 result.notes.append(f"{provider.name}: {error}")
                 result.error = error
                 log.warning("source_failed", dataset=dataset.name, instrument=str(instrument), error=str(error))
+                failed = (instrument, dataset.name, None, provider.name, span, run_id, error, self.clock())
+                await asyncio.to_thread(audit.log_failure, self.database, *failed)
                 continue
             result.error = None
             if result.counts.fetched:
@@ -120,6 +125,10 @@ class Collector:
             prepare_fact_partitions(self.database, dataset, extent)
         now = self.clock()
         checked = validate_facts(dataset, page.frame, self.shelves.reference_rules)
+        accepted = checked.accepted
+        if dataset is OPTIONS:
+            carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, now))
+            accepted = completed(accepted, carry)
 
         def transaction(connection: Connection) -> Counts:
             # The instrument first: whoever holds both took them in this order.
@@ -127,7 +136,7 @@ class Collector:
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             origin = Provenance(source=page.source, now=now, run_id=run_id)
-            appended = append(connection, self.database, dataset, instrument, checked.accepted, origin)
+            appended = append(connection, self.database, dataset, instrument, accepted, origin)
             quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
             counts = appended.counts + Counts(unchanged=checked.repeated, rejected=checked.rejected.height)
             if issubclass(dataset.record, Observation) and appended.changed.height:
