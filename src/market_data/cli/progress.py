@@ -39,3 +39,18 @@ def series_bars() -> Iterator[Callable[[Progress], None]]:
             bars.update(tasks[progress.series], completed=progress.done, total=progress.expected, stage=progress.stage)  # type: ignore[arg-type]
 
         yield step
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with how many more are done; one bar with rate and time left on stderr."""
+    if not sys.stderr.isatty() or not total:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task(what, total=total)
+        yield lambda count: bars.advance(task, count)

@@ -1,9 +1,10 @@
-"""``prove``: the promises, checked on what is stored."""
+"""``prove``: the promises, checked on what is stored; ``prove features``: the laws, for features of the user's own."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,12 +12,20 @@ from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, parse_in
 from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.program import FAILED, print_error
+from market_data.model.errors import UsageError
+
+FEATURES: Final = "features"
+# Two of every asset class and timeframe.
+TRIALS: Final = 48
 
 
 def prove(
     context: typer.Context,
-    symbol: Annotated[
-        str | None, typer.Argument(metavar="SYMBOL", help="Only this symbol. [default: everything stored]")
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SYMBOL|features", help="Only this symbol, or the features. [default: everything stored]"
+        ),
     ] = None,
     asset_class: AssetClassName = None,
     timeframe: Annotated[
@@ -24,12 +33,22 @@ def prove(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Stretches and moments to look at per promise.")] = 5,
     seed: Annotated[int, typer.Option(help="Which samples; another number looks elsewhere.")] = 0,
+    path: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With features: a Python file of your own instead of ours.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check on your own data that re-runs, starts, futures, moments, coverage and corrections do what is promised.
 
-    Nothing is written. Exits 1 when a promise does not hold.
+    With `features`: find features that peek or declare too short a lookback, on made-up series. Nothing is written.
+    Exits 1 when a promise does not hold.
     """
+    if what == FEATURES:
+        prove_features(path, seed, as_json=as_json)
+        return
+    if path is not None:
+        raise UsageError("--path goes with 'prove features'")
+    symbol = what
     from market_data.pipeline.prove import Prover
     from market_data.storage.coverage import known_series
 
@@ -66,4 +85,28 @@ def prove(
         for failure in failures[:20]:
             print_error(failure)
     if failures:
+        raise typer.Exit(FAILED)
+
+
+def prove_features(path: Path | None, seed: int, *, as_json: bool) -> None:
+    """Hold every feature of a file, or every one of ours, to the laws; say where one is broken."""
+    from market_data.bootstrap import open_shelves
+    from market_data.model.feature import Feature
+    from market_data.model.proof import prove_on_trials
+    from market_data.shelf import collect_file
+
+    features = list(collect_file(path, Feature).values()) if path else list(open_shelves().features)
+    if not features:
+        raise UsageError(f"--path {path}: it declares no feature; see docs/howto/add-a-feature.md")
+    with waiting(f"proving {len(features)} features on {TRIALS} series"):
+        found = [violation for _, violation in prove_on_trials(features, TRIALS, seed)]
+    broken = {violation.feature for violation in found}
+    lines = [{"feature": each.name, "holds": each.name not in broken} for each in features]
+    if as_json:
+        print_json({"features": lines, "violations": [str(violation) for violation in found]})
+    else:
+        say(f"{len(features)} features on {TRIALS} made-up series: {len(features) - len(broken)} keep every law")
+        for violation in found:
+            print_error(str(violation))
+    if found:
         raise typer.Exit(FAILED)

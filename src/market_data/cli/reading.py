@@ -48,6 +48,10 @@ NEXT_COLUMNS: Final = (
 LAST_COLUMNS: Final = ("symbol", "asset_class", "timeframe", "revision", "amended_from", "fetched_at", "computed_at")
 
 
+# Of a longer window the JSON form shows all.
+SHOWN_INPUTS: Final = 50
+
+
 class Format(StrEnum):
     """How features are written."""
 
@@ -108,6 +112,9 @@ def features(
     columns: Annotated[
         list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this column; may be repeated.")
     ] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The numbers behind each value of the candle that opens then.")
+    ] = None,
     form: Annotated[Format, typer.Option("--format", "-f", help="How to write them.")] = Format.TABLE,
     out: Out = None,
     as_json: Json = False,
@@ -120,6 +127,9 @@ def features(
     (parsed,) = parse_timeframes([timeframe])
     first, last = parse_range(start, end, now())
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    if explain is not None:
+        _explain(invocation, Series(instrument, parsed), explain, as_json=as_json)
+        return
     known, adjustment = parse_moment(as_of, "--as-of"), Adjustment.parse(adjusted)
     form = Format.JSON if as_json else form
     _check_target(form, out)
@@ -141,6 +151,36 @@ def features(
         _print_table(str(Series(instrument, parsed)), frame, all_columns=bool(columns))
     else:
         _write(frame, form, out)
+
+
+def _explain(invocation: Invocation, series: Series, when: str, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from market_data.pipeline.explain import explain
+
+    timestamp = parse_moment(when, "--explain")
+    if timestamp is None:
+        raise UsageError("--explain needs the candle's open time")
+    with invocation.app() as app:
+        explanations = explain(app.reader, app.shelves, series, timestamp)
+    if as_json:
+        print_json([asdict(explanation) for explanation in explanations])
+        return
+    for explanation in explanations:
+        fields = {
+            "value": explanation.value,
+            "unit": explanation.unit,
+            "formula": explanation.formula,
+            "null": explanation.null_rule,
+            "candles": f"{len(explanation.window)}, from {explanation.window[0]:%Y-%m-%d %H:%M}",
+        }
+        newest = {f"{name} (newest last)": _newest(values) for name, values in explanation.inputs.items()}
+        print_fields(explanation.feature, fields | newest)
+
+
+def _newest(values: list[float | None]) -> str:
+    shown = ["–" if value is None else f"{value:.10g}" for value in values[-SHOWN_INPUTS:]]
+    return ("… " if len(values) > SHOWN_INPUTS else "") + " ".join(shown)
 
 
 def _check_target(form: Format, out: Path | None) -> None:

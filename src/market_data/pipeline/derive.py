@@ -101,12 +101,9 @@ def derive(
         data_completeness, validation_notes, gap_detected, volume_anomaly.
     """
     joined = join_observations(rows, observations)
-    # The difference is taken exactly, then rounded once.
-    seen = as_doubles(joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume")))
-    seen = seen.with_columns(previous_expected=previous_expected(series, rows))
+    seen = doubles_of(joined).with_columns(previous_expected=previous_expected(series, rows))
     applicable = [f for f in shelves.features if f.applies(series)]
-    doubles = {name: as_doubles(frame) for name, frame in observations.items()}
-    values = evaluate(shelves.features, Window.of(series, seen, doubles))
+    values = evaluate(shelves.features, window_of(series, seen, observations))
     notes = broken_rules(seen, shelves.noting)
     scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))
     texts = _validation_notes(notes, rows["notes"])
@@ -127,6 +124,17 @@ def derive(
         ],
         how="horizontal",
     )
+
+
+def doubles_of(joined: pl.DataFrame) -> pl.DataFrame:
+    """Candles with their source values as rules and features see them: doubles, `taker_sell_volume` among them."""
+    # The difference is taken exactly, then rounded once.
+    return as_doubles(joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume")))
+
+
+def window_of(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> Window:
+    """What the features of a series are computed from: `doubles_of` its candles, and own-clock values."""
+    return Window.of(series, seen, {name: as_doubles(frame) for name, frame in observations.items()})
 
 
 def previous_expected(series: Series, rows: pl.DataFrame) -> pl.Series:

@@ -50,7 +50,7 @@ class Patience:
 
     def wait(self, tries: int) -> timedelta:
         """How long to wait after that many tries."""
-        return min(self.first_wait * 2 ** min(tries - 1, 30), self.longest_wait)
+        return min(self.first_wait * (1 << min(tries - 1, 30)), self.longest_wait)
 
 
 @dataclass(slots=True)

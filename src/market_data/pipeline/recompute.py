@@ -47,6 +47,11 @@ class Recomputation:
         with self.database.transaction() as connection:
             return note_stale_versions(connection, self.shelves.version, self.clock())
 
+    def remaining(self) -> int:
+        """Candles in stretches that are due; one that lies in two counts twice."""
+        reader = Reader(self.database)
+        return sum(reader.timestamps(due.series, due.span).len() for due in all_due(self.database))
+
     def run(self) -> Iterator[Renewed]:
         """Renew everything due, a chunk at a time, until nothing is."""
         while waiting := all_due(self.database):
