@@ -182,6 +182,7 @@ class Enricher:
             except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
                 report.notes.append(f"{provider.name}: {error}")
                 log.warning("source_failed", series=str(series), provider=provider.name, error=str(error))
+                await asyncio.to_thread(self._log_failure, series, provider, purpose, error)
                 report.error = error
                 continue
             if report.counts.fetched or not len(opens):
@@ -247,6 +248,13 @@ class Enricher:
             raise
         if waiting:
             yield _batch(series, waiting, TimeRange(begun, span.end), now)
+
+    def _log_failure(self, series: Series, provider: Provider, purpose: Purpose, error: MarketDataError) -> None:
+        instrument, timeframe, run_id = series.instrument, series.timeframe, purpose.run_id
+        now = self.clock()
+        audit.log_failure(
+            self.database, instrument, CANDLES.name, timeframe, provider.name, purpose.span, run_id, error, now
+        )
 
     def _begin(self, series: Series, run_id: UUID, now: datetime) -> None:
         with self.database.transaction() as connection:

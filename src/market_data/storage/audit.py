@@ -13,10 +13,11 @@ from uuid import UUID
 import polars as pl
 from psycopg.types.json import Jsonb
 
+from market_data.model.errors import MarketDataError, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange
 from market_data.storage.copy import copy_in
-from market_data.storage.database import Connection
+from market_data.storage.database import Connection, Database
 from market_data.storage.upsert import Counts
 
 SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
@@ -33,7 +34,7 @@ class Fetch:
     source: str
     span: TimeRange
     counts: Counts
-    response_ms: float
+    response_ms: float | None
     quota_remaining: float | None
     error: str | None = None
 
@@ -94,6 +95,39 @@ def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
             now,
         ],
     )
+
+
+def log_failure(
+    database: Database,
+    instrument: Instrument,
+    dataset: str,
+    timeframe: Timeframe | None,
+    source: str,
+    span: TimeRange,
+    run_id: UUID,
+    error: MarketDataError,
+    now: datetime,
+) -> None:
+    """Append a fetch that failed to enrichment_fetch_log, in a transaction of its own.
+
+    A source that does not list the symbol or does not serve the data has answered: that is not logged as a failure.
+    """
+    if isinstance(error, UnknownInstrument | UnsupportedRequest):
+        return
+    fetch = Fetch(
+        instrument=instrument,
+        timeframe=timeframe,
+        dataset=dataset,
+        run_id=run_id,
+        source=source,
+        span=span,
+        counts=Counts(),
+        response_ms=None,
+        quota_remaining=None,
+        error=f"{type(error).__name__}: {error}",
+    )
+    with database.transaction() as connection:
+        log_fetch(connection, fetch, now)
 
 
 def log_compute(
