@@ -1,0 +1,38 @@
+"""The fault matrix: whatever a source does, every row is stored as it said, or it is said what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from fault_desk import Case, Found, happened
+from fault_table import CASES, found_lines, page
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "faults.md"
+FOUND: list[tuple[Case, Found]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def matrix() -> Iterator[None]:
+    with structlog.testing.capture_logs():
+        yield
+    print("", *found_lines(FOUND), f"{len(FOUND)} faults", sep="\n")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.subject.provider}: {case.name}" for case in CASES])
+async def test_fault(case: Case, emptied_database_url: str) -> None:
+    found = await happened(case, emptied_database_url)
+    FOUND.append((case, found))
+    assert (found.outcome, found.stored) == (case.outcome, case.stored), found.report
+    assert (found.lost, found.wrong) == (0, 0)
+    assert (found.missing, found.rejected) == (case.missing, case.rejected)
+    assert found.waited >= case.waited
+    assert case.note is None or case.note in found.notes
+
+
+def test_the_page_is_what_is_required() -> None:
+    assert PAGE.read_text() == page(), "run tools/write_fault_matrix.py"
+    assert len(CASES) == len({(case.subject.provider, case.name) for case in CASES})
+    assert len(CASES) >= 40
