@@ -25,7 +25,6 @@ from market_data.model.window import Window
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Values: TypeAlias = dict[str, NDArray[Any]]
 # Features that are evaluated together, with the largest of their lookbacks.
 Groups: TypeAlias = list[tuple[int, list[Feature]]]
 
@@ -38,22 +37,14 @@ NEAR_ROWS: Final = 64
 
 def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """One column per feature, as high as the window; null where a value is not known or not finite."""
-    parts = _parts(len(window))
     groups = _groups(features, window.series)
-    out = _places(groups, len(window), len(parts))
-    for _ in in_threads(lambda part: _fill(window, part, groups, out), parts):
-        pass
-    return _frame(features, len(window), out)
+    return pl.concat(in_threads(lambda part: _block(features, groups, window, part), _parts(len(window))))
 
 
 def evaluate_alone(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """`evaluate` in the calling thread only: for use by threads that share out windows."""
-    parts = _parts(len(window))
     groups = _groups(features, window.series)
-    out = _places(groups, len(window), len(parts))
-    for part in parts:
-        _fill(window, part, groups, out)
-    return _frame(features, len(window), out)
+    return pl.concat(_block(features, groups, window, part) for part in _parts(len(window)))
 
 
 def evaluate_many(features: Sequence[Feature], windows: Iterable[Window]) -> Iterator[pl.DataFrame]:
@@ -84,22 +75,16 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
             future.cancel()
 
 
-def _places(groups: Groups, rows: int, parts: int) -> Values:
-    """Room for the values when they are computed in several parts."""
-    if parts == 1:
-        return {}
-    return {each.name: np.empty(rows, np.int8 if each.labels else np.float64) for _, group in groups for each in group}
-
-
 def _parts(rows: int) -> list[tuple[int, int]]:
     """Cut a window into blocks [start, stop): one, or at least one for each processor."""
     size = min(BLOCK_ROWS, max(SMALLEST_BLOCK_ROWS, -(-rows // _processors())))
     return [(start, min(start + size, rows)) for start in range(0, rows, size)] or [(0, 0)]
 
 
-def _fill(window: Window, part: tuple[int, int], groups: Groups, out: Values) -> None:
-    """Compute the rows of one block and write them to their place."""
+def _block(features: Sequence[Feature], groups: Groups, window: Window, part: tuple[int, int]) -> pl.DataFrame:
+    """The rows [start, stop) of the window, computed with the lookback before them."""
     start, stop = part
+    out: dict[str, pa.Array] = {}
     # Set in every thread: NumPy keeps it per thread.
     with np.errstate(all="ignore"):
         for lookback, group in groups:
@@ -109,11 +94,28 @@ def _fill(window: Window, part: tuple[int, int], groups: Groups, out: Values) ->
                 values = each.function(block)
                 if values.shape != (stop - first,):
                     raise TypeError(f"feature {each.name} gave shape {values.shape} for {stop - first} rows")
-                if each.name in out:
-                    out[each.name][start:stop] = values[start - first :]
-                else:
-                    # The block is the whole window: its array is the result.
-                    out[each.name] = np.ascontiguousarray(values, np.int8 if each.labels else np.float64)
+                out[each.name] = _column(each, values[start - first :])
+    for each in features:
+        if each.name not in out:
+            out[each.name] = pa.nulls(stop - start, pa.string_view() if each.labels else pa.float64())
+    batch = pa.RecordBatch.from_arrays([out[each.name] for each in features], names=[each.name for each in features])
+    frame = pl.from_arrow(batch)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
+
+
+def _column(each: Feature, values: NDArray[Any]) -> pa.Array:
+    """An array as an Arrow column, without a copy: what is not finite, or no label, is null."""
+    known = values >= 0 if each.labels else np.isfinite(values)
+    mask = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    if not each.labels:
+        return pa.Array.from_buffers(
+            pa.float64(), len(values), [mask, pa.py_buffer(np.ascontiguousarray(values, np.float64))]
+        )
+    # A text column is a column of views of 16 bytes: those of the labels, picked by code.
+    _, views, *texts = pa.array(each.labels, pa.string_view()).buffers()
+    picked = np.frombuffer(views, "V16")[np.maximum(values, 0)]
+    return pa.Array.from_buffers(pa.string_view(), len(values), [mask, pa.py_buffer(picked), *texts])
 
 
 def _groups(features: Sequence[Feature], series: Series) -> Groups:
@@ -126,29 +128,6 @@ def _groups(features: Sequence[Feature], series: Series) -> Groups:
             reach[each.name] = each.lookback_for(series)
             (near if reach[each.name] <= NEAR_ROWS else far).append(each)
     return [(max(reach[each.name] for each in group), group) for group in (near, far) if group]
-
-
-def _frame(features: Sequence[Feature], rows: int, values: Values) -> pl.DataFrame:
-    """The arrays as a frame, without a copy: Arrow's buffers with a bit mask for null."""
-    columns = [_column(each, rows, values.get(each.name)) for each in features]
-    batch = pa.RecordBatch.from_arrays(columns, names=[each.name for each in features])
-    frame = pl.from_arrow(batch)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
-
-
-def _column(each: Feature, rows: int, values: NDArray[Any] | None) -> pa.Array:
-    if values is None:
-        return pa.nulls(rows, pa.string_view() if each.labels else pa.float64())
-    # What is not finite is null.
-    known = values >= 0 if each.labels else np.isfinite(values)
-    mask = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
-    if not each.labels:
-        return pa.Array.from_buffers(pa.float64(), rows, [mask, pa.py_buffer(values)])
-    # A text column is a column of views of 16 bytes: those of the labels, picked by code.
-    _, views, *texts = pa.array(each.labels, pa.string_view()).buffers()
-    picked = np.frombuffer(views, "V16")[np.maximum(values, 0)]
-    return pa.Array.from_buffers(pa.string_view(), rows, [mask, pa.py_buffer(picked), *texts])
 
 
 def _processors() -> int:
