@@ -16,6 +16,12 @@ from market_data.model.provider import Page
 from market_data.model.session import Grid, grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.yahoo.client import DAY, Client
+from market_data.providers.yahoo.defects import (
+    splits_settled,
+    with_split_notes,
+    with_units_settled,
+    with_volumes_doubted,
+)
 from market_data.providers.yahoo.parse import Chart, Split
 from market_data.providers.yahoo.repair import (
     NOTE_SPLITS_UNKNOWN,
@@ -82,13 +88,15 @@ class Candles:
             splits = self._remember(listing, span.start, response, chart)
         known_until = min(now, response.server_time or now)
         base = grid(asset_class, asked, TimeRange(span.start - DAY, max(span.end, now) + DAY))
-        rows = at_session_open(chart.rows, base, chart.zone) if asked is Timeframe.D1 else chart.rows
+        rows = with_units_settled(chart.rows, splits or ())
+        rows = at_session_open(rows, base, chart.zone) if asked is Timeframe.D1 else rows
         rows = without_live_row(rows, base).unique(maintain_order=True).sort("timestamp", maintain_order=True)
         rows = rows.filter(pl.col("timestamp").is_between(span.start, span.end, closed="left"))
-        rows = closed(rows, base, asked, known_until)
+        rows = with_volumes_doubted(closed(rows, base, asked, known_until))
         if asset_class is not AssetClass.CRYPTO:
             known = splits is not None
             rows = unadjusted(rows, splits or (), chart.zone, chart.price_hint)
+            rows = with_split_notes(rows, splits or (), chart.zone)
             rows = rows if known else noted(rows, NOTE_SPLITS_UNKNOWN)
         if asked is not timeframe:
             rows = aggregate(rows.unique("timestamp", keep="last", maintain_order=True), wanted.closed_by(known_until))
@@ -116,5 +124,7 @@ class Candles:
         return (None if chart is None else self._remember(listing, span.start, response, chart)), span.end
 
     def _remember(self, listing: Listing, since: datetime, response: Response, chart: Chart) -> tuple[Split, ...]:
-        self._splits[listing.raw_symbol] = _KnownSplits(since, response.fetched_at, chart.splits)
-        return chart.splits
+        days = with_units_settled(chart.rows, chart.splits)
+        splits = splits_settled(days, chart.splits, chart.zone)
+        self._splits[listing.raw_symbol] = _KnownSplits(since, response.fetched_at, splits)
+        return splits

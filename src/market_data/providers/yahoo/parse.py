@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,17 +25,25 @@ QUOTE_TYPES: Final = {
 }
 CURRENCY: Final = "USD"
 DIGITS: Final = "0123456789"
+NO_NUMBERS: Final = ("Infinity", "-Infinity", "NaN")
 # Granularity under another name.
 SAME_GRANULARITY: Final = {"60m": "1h"}
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """`numerator` new shares for `denominator` old ones, from `moment` on."""
+    """`numerator` new shares for `denominator` old ones, from `moment` on.
+
+    The source divides older prices by the ratio, but now and then leaves some as they were: those of the dates
+    [raw_from, raw_before), where None is the beginning; `in_doubt` where the rows do not tell.
+    """
 
     moment: datetime
     numerator: Decimal
     denominator: Decimal
+    raw_from: date | None = None
+    raw_before: date | None = None
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class Chart:
     rows: pl.DataFrame
     splits: tuple[Split, ...]
     payments: tuple[Payment, ...]
+    # Daily charts: `timestamp`, `close` and `adjusted`, the close less all later dividends; where it is a number.
+    adjusted: pl.DataFrame
 
 
 def parse_chart(body: bytes) -> Chart | None:
@@ -66,7 +77,7 @@ def parse_chart(body: bytes) -> Chart | None:
     Raises:
         MalformedPayload: naming what is not as promised.
     """
-    answer = load_json(body)
+    answer = _load(body)
     try:
         chart = answer["chart"]
         if chart["result"] is None:
@@ -83,9 +94,34 @@ def parse_chart(body: bytes) -> Chart | None:
             rows=_rows(result),
             splits=tuple(_split(event) for event in events.get("splits", {}).values()),
             payments=tuple(_payment(event, meta) for event in events.get("dividends", {}).values()),
+            adjusted=_adjusted(result),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, ZoneInfoNotFoundError) as error:
         raise MalformedPayload(f"the chart is not as promised ({error!r}): {str(answer)[:200]}") from None
+
+
+def _load(body: bytes) -> Any:
+    """JSON where an adjusted close may be Infinity, as Yahoo's may: a text, refused where a price is wanted."""
+    try:
+        return json.loads(body, parse_float=str, parse_int=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        return load_json(body)
+
+
+def _adjusted(result: dict[str, Any]) -> pl.DataFrame:
+    times, closes = result.get("timestamp", []), result["indicators"]["quote"][0].get("close", [])
+    adjusted: dict[str, Any] = next(iter(result["indicators"].get("adjclose", ())), {})
+    values = [None if value in NO_NUMBERS else value for value in adjusted.get("adjclose") or []]
+    columns = [
+        exact_column("timestamp", times, pl.Int64()),
+        exact_column("close", closes, EXACT),
+        exact_column("adjusted", values, EXACT),
+    ]
+    if len({len(column) for column in columns}) > 1:
+        # Intraday charts have none.
+        columns = [column.clear() for column in columns]
+    frame = pl.DataFrame(columns).with_columns(pl.from_epoch("timestamp", "s").cast(UTC_MICROS))
+    return frame.drop_nulls().sort("timestamp")
 
 
 def _check_nothing(error: dict[str, Any]) -> None:

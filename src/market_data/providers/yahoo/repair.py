@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import tzinfo
+from datetime import date, tzinfo
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ from market_data.providers.yahoo.parse import Split
 
 PRICES = ("open", "high", "low", "close")
 NOTE_UNADJUSTED = "unadjusted_for_splits"
+NOTE_DUPLICATE = "earlier_row_of_the_day_dropped"
 NOTE_SPLITS_UNKNOWN = "later_splits_unknown"
 # Half the spacing of 32-bit floats, relative to the value: Yahoo's prices went through one.
 SINGLE_PRECISION = 2.0**-23
@@ -22,13 +23,15 @@ SINGLE_PRECISION = 2.0**-23
 def at_session_open(days: pl.DataFrame, sessions: Grid, zone: tzinfo) -> pl.DataFrame:
     """Daily rows stamped with the open of the session of their exchange-local date, one per date.
 
-    Of two rows of one date the later is kept: the source appends today's row again. A row of a date without session
-    keeps its own time stamp: the rules refuse it.
+    Of two rows of one date the later is kept and noted: the source appends today's row again. A row of a date without
+    session keeps its own time stamp: the rules refuse it.
     """
     opens = pl.DataFrame({"opens": pl.Series(sessions.opens, dtype=pl.Int64).cast(UTC_MICROS)})
     by_date = opens.with_columns(date=local_date("opens", zone))
-    dated = days.sort("timestamp").with_columns(date=local_date("timestamp", zone))
+    dated = days.sort("timestamp").with_columns(date=_session_date(zone))
+    dated = dated.with_columns(again=pl.struct(PRICES).n_unique().over("date") > 1)
     latest = dated.unique("date", keep="last", maintain_order=True)
+    latest = latest.with_columns(notes=pl.when("again").then(with_note(NOTE_DUPLICATE)).otherwise("notes"))
     joined = latest.join(by_date, on="date", how="left", maintain_order="left")
     return joined.with_columns(timestamp=pl.coalesce("opens", "timestamp")).select(days.columns)
 
@@ -50,6 +53,8 @@ def unadjusted(rows: pl.DataFrame, splits: Sequence[Split], zone: tzinfo, price_
     later = rows.with_columns(date=local_date("timestamp", zone), up=pl.lit(1, EXACT), down=pl.lit(1, EXACT))
     for split in splits:
         before = pl.col("date") < split.moment.astimezone(zone).date()
+        if split.raw_before is not None:
+            before &= pl.col("date").is_between(split.raw_from or date.min, split.raw_before, closed="left").not_()
         later = later.with_columns(
             up=pl.when(before).then(pl.col("up") * pl.lit(split.numerator, EXACT)).otherwise("up"),
             down=pl.when(before).then(pl.col("down") * pl.lit(split.denominator, EXACT)).otherwise("down"),
@@ -58,18 +63,29 @@ def unadjusted(rows: pl.DataFrame, splits: Sequence[Split], zone: tzinfo, price_
     return later.with_columns(
         *(pl.when(changed).then(_price(name, price_hint)).otherwise(name).alias(name) for name in PRICES),
         volume=pl.when(changed).then(pl.col("volume") * pl.col("down") / pl.col("up")).otherwise("volume"),
-        notes=pl.when(changed).then(pl.lit(NOTE_UNADJUSTED)).otherwise("notes"),
+        notes=pl.when(changed).then(with_note(NOTE_UNADJUSTED)).otherwise("notes"),
     ).select(rows.columns)
 
 
 def noted(rows: pl.DataFrame, note: str) -> pl.DataFrame:
     """Rows with one more note."""
-    return rows.with_columns(notes=pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True))
+    return rows.with_columns(notes=with_note(note))
+
+
+def with_note(note: str) -> pl.Expr:
+    """The column of notes with one more."""
+    return pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True)
 
 
 def local_date(column: str, zone: tzinfo) -> pl.Expr:
     """The exchange-local date of a column of UTC moments."""
     return pl.col(column).dt.convert_time_zone(str(zone)).dt.date()
+
+
+def _session_date(zone: tzinfo) -> pl.Expr:
+    """The date of a daily row: one stamped in a day's last two hours is the next day's, shifted with the clocks."""
+    local = pl.col("timestamp").dt.convert_time_zone(str(zone))
+    return (local if str(zone) == "UTC" else local.dt.offset_by("2h")).dt.date()
 
 
 def _price(name: str, price_hint: int) -> pl.Expr:
