@@ -91,3 +91,36 @@ def test_a_cancelled_job_never_begins(database: Database, jobs: Jobs) -> None:
     assert jobs.history(success=True) == []
     assert jobs.history(symbol="ETH") == []
     assert [job.job_id for job in jobs.jobs(status=Status.CANCELLED)] == [receipt.job_id]
+
+
+def test_jobs_are_found_by_the_status_they_show(database: Database, jobs: Jobs) -> None:
+    mixtures = [
+        ["queued", "queued"],
+        ["queued", "completed"],
+        ["in_progress", "failed"],
+        ["completed", "completed"],
+        ["failed", "cancelled"],
+        ["cancelled", "completed"],
+    ]
+    for mixture in mixtures:
+        receipt = jobs.trigger([BTC], [Timeframe.H1, Timeframe.D1])
+        with database.transaction() as connection:
+            for number, status in enumerate(mixture):
+                connection.execute(
+                    "UPDATE job_parts SET status = %s WHERE job_id = %s AND number = %s",
+                    [status, receipt.job_id, number],
+                )
+    with database.transaction() as connection:
+        jobs.enqueue(connection, uuid4(), Kind.HEAL, [], origin="schedule", occasion="nothing to heal")
+    every = jobs.jobs()
+    assert len(every) == 7
+    found = {status: sorted(job.job_id for job in jobs.jobs(status=status)) for status in Status}
+    shown = {status: sorted(job.job_id for job in every if job.status is status) for status in Status}
+    assert found == shown
+    assert {status: len(ids) for status, ids in found.items()} == {
+        Status.QUEUED: 1,
+        Status.IN_PROGRESS: 2,
+        Status.COMPLETED: 2,
+        Status.FAILED: 1,
+        Status.CANCELLED: 1,
+    }

@@ -37,6 +37,24 @@ RECENT_JOBS: Final = 50
 MOST_PARTS: Final = 10_000
 
 
+def _some(*statuses: str) -> str:
+    """The condition that a job has parts of these statuses."""
+    listed = ", ".join(f"'{status}'" for status in statuses)
+    return f"EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ({listed}))"
+
+
+# As `JobState.status` says it, for the database.
+_WITH_STATUS: Final = {
+    Status.QUEUED: f"{_some('queued')} AND NOT {_some('in_progress', 'completed', 'failed', 'cancelled')}",
+    Status.IN_PROGRESS: (
+        f"{_some('queued', 'in_progress')} AND {_some('in_progress', 'completed', 'failed', 'cancelled')}"
+    ),
+    Status.FAILED: f"{_some('failed')} AND NOT {_some('queued', 'in_progress')}",
+    Status.CANCELLED: f"{_some('cancelled')} AND NOT {_some('queued', 'in_progress', 'failed')}",
+    Status.COMPLETED: f"NOT {_some('queued', 'in_progress', 'failed', 'cancelled')}",
+}
+
+
 @dataclass(frozen=True)
 class Jobs:
     """What the doors and the schedule ask for work with. Safe to use from several threads."""
@@ -120,15 +138,8 @@ class Jobs:
 
     def jobs(self, *, status: Status | None = None, limit: int = RECENT_JOBS) -> list[JobState]:
         """The newest jobs, of one status when given."""
-        if status is None:
-            return job_reads.read_jobs(self.database, limit=limit)
-        # The status is that of the parts together: asked for where it is computed, on as many as could have it.
-        unfinished = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('queued', 'in_progress'))"
-        where = f"NOT {unfinished}" if status.final else unfinished
-        found = job_reads.read_jobs(
-            self.database, where, limit=max(limit, MOST_PARTS if not status.final else 20 * limit)
-        )
-        return [job for job in found if job.status is status][:limit]
+        where = "true" if status is None else _WITH_STATUS[status]
+        return job_reads.read_jobs(self.database, where, limit=limit)
 
     def history(
         self,
@@ -138,13 +149,12 @@ class Jobs:
         limit: int = RECENT_JOBS,
     ) -> list[JobState]:
         """Jobs that are over, newest first; of one symbol, or only those that went well or did not, when given."""
-        where = ["NOT EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('queued', 'in_progress'))"]
-        parameters: list[Any] = []
+        where, parameters = [f"NOT {_some('queued', 'in_progress')}"], list[Any]()
         if symbol is not None:
             where.append("EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.symbol = %s)")
             parameters.append(symbol)
         if success is not None:
-            failed = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('failed', 'cancelled'))"
+            failed = _some("failed", "cancelled")
             where.append(f"NOT {failed}" if success else failed)
         return job_reads.read_jobs(self.database, " AND ".join(where), parameters, limit=limit)
 
