@@ -130,7 +130,7 @@ async def test_a_chain_is_stored_completed_once(database: Database) -> None:
     assert chain["iv_origin"].to_list() == [None, "computed", "computed", "computed"]
     assert chain["iv_reason"].to_list() == ["bid above ask", None, None, None]
     at_the_money = chain.filter(pl.col("strike") == 70)
-    # At the money a price is 0.399 · 70 · σ · √(42.13 / 365) = 9.49 σ, for the call more and for the put less by half the
+    # At the money a price is 0.399 · 70 · σ · √(42.13 / 365) = 9.49 σ, the call more and the put less by half the
     # carry: 70 · (0.04 − 0.53 / 70) · 42.13 / 365 / 2 = 0.13. (1.95 − 0.13) / 9.49 and (2.10 + 0.13) / 9.49.
     assert at_the_money["iv"].to_list() == pytest.approx([0.192, 0.235], abs=0.002)
     assert at_the_money["delta"].to_list() == pytest.approx([0.53, -0.48], abs=0.02)
