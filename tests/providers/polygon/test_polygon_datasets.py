@@ -31,6 +31,7 @@ from market_data.providers.polygon import Polygon, PolygonSettings
 from market_data.providers.polygon.companies import parse_dividends, parse_earnings, parse_news, parse_splits
 from market_data.providers.polygon.lists import parse_instruments, parse_options
 from market_data.providers.polygon.parse import parse_answer
+from market_data.providers.polygon.statements import parse_statements
 from market_data.providers.polygon.ticks import parse_quotes, parse_trades
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
@@ -224,6 +225,7 @@ def test_earnings() -> None:
 def test_what_the_plan_does_not_include_is_asked_for_once() -> None:
     source = fake.Source()
     source.lists["/benzinga/v1/earnings"] = FORBIDDEN
+    source.lists["/stocks/financials/v1/income-statements"] = FORBIDDEN
     settings = PolygonSettings(api_key=fake.KEY, requests_per_minute=6000)
     provider = Polygon(settings, Http("polygon", settings, sender=HttpxSender(httpx.MockTransport(source))))
 
@@ -237,7 +239,50 @@ def test_what_the_plan_does_not_include_is_asked_for_once() -> None:
                 await ask()
 
     asyncio.run(twice())
-    assert len([request for request in source.requests if "earnings" in request.url.path]) == 1
+    for product in ("earnings", "income-statements"):
+        assert len([request for request in source.requests if product in request.url.path]) == 1
+
+
+def statement(timeframe: str, quarter: int, filed: str, **figures: float) -> dict[str, Any]:
+    when = {"fiscal_year": 2024, "fiscal_quarter": quarter, "period_end": "2024-12-31", "filing_date": filed}
+    return {"tickers": ["AAPL"], "timeframe": timeframe} | when | figures
+
+
+def test_statements_where_the_plan_has_no_earnings() -> None:
+    source = fake.Source()
+    source.lists["/benzinga/v1/earnings"] = FORBIDDEN
+    source.lists["/stocks/financials/v1/income-statements"] = [
+        [
+            statement(
+                "quarterly",
+                4,
+                "2025-01-31",
+                diluted_earnings_per_share=2.4,
+                basic_earnings_per_share=2.41,
+                revenue=1.243e11,
+            ),
+            statement("annual", 4, "2025-02-01", basic_earnings_per_share=6.11, revenue=391035000000),
+            statement("trailing_twelve_months", 4, "2025-02-01", basic_earnings_per_share=6.2),
+            statement("quarterly", 4, "2025-02-10", basic_earnings_per_share=2.42, revenue=1.244e11),
+        ]
+    ]
+    frame = fetch(source, EARNINGS).unique(maintain_order=True)
+    columns = ("fiscal_year", "fiscal_quarter", "report_date", "eps_actual", "revenue_actual", "eps_estimate", "notes")
+    assert frame.select(columns).rows() == [
+        (2024, 0, date(2025, 2, 1), Decimal("6.11"), Decimal(391_035_000_000), None, notes_of("basic")),
+        (2024, 4, date(2025, 2, 10), Decimal("2.42"), Decimal(124_400_000_000), None, notes_of("basic")),
+    ]
+    asked = [request.url.params for request in source.requests if "income" in request.url.path]
+    assert [params["timeframe"] for params in asked] == ["quarterly", "annual"]
+    assert {(params["tickers"], params["filing_date.gte"], params["filing_date.lt"]) for params in asked} == {
+        ("AAPL", "2025-01-01", "2025-03-01")
+    }
+    (row,) = parse_statements([statement("quarterly", 1, "2025-05-02", diluted_earnings_per_share=1.65)]).to_dicts()
+    assert (row["eps_actual"], row["revenue_actual"], row["notes"]) == (Decimal("1.65"), None, notes_of("diluted"))
+
+
+def notes_of(kind: str) -> str:
+    return f"income_statement; {kind}_eps; report_date_is_filing"
 
 
 def test_recorded_news() -> None:
@@ -316,6 +361,7 @@ def test_other_datasets_are_refused() -> None:
         (parse_dividends, {"ex_dividend_date": "2025-01-01"}),
         (parse_splits, {"execution_date": "2025-01-01", "split_from": "one", "split_to": "2"}),
         (parse_earnings, {"fiscal_period": "Q1"}),
+        (parse_statements, {"timeframe": "annual"}),
         (lambda results: parse_news(results, "X"), {"id": "1", "title": "t", "published_utc": "yesterday"}),
         (lambda results: parse_options(results, fake.NOW), {"details": {}}),
         (lambda results: parse_trades(results, crypto=False), {"id": "1"}),

@@ -14,6 +14,7 @@ from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
+from market_data.providers.polygon.statements import reported
 from market_data.transport.payload import rows_frame
 
 DAY = timedelta(days=1)
@@ -48,12 +49,16 @@ async def splits(client: Client, listing: Listing, span: TimeRange, now: datetim
 
 
 async def earnings(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
-    """Quarters reported, or expected to be, in `span`."""
+    """Quarters reported, or expected to be, in `span`; where the plan lacks those, what was filed in it."""
     del now
     dates = _dates(span, "date")
     params = {"ticker": listing.raw_symbol, "sort": "date.asc", "limit": 50_000}
-    async for response, answer in client.product("earnings", "/benzinga/v1/earnings", **params, **dates):
-        yield client.page(parse_earnings(answer.results), response)
+    try:
+        async for response, answer in client.product("earnings", "/benzinga/v1/earnings", **params, **dates):
+            yield client.page(parse_earnings(answer.results), response)
+    except NotEntitled:
+        async for page in reported(client, listing, _dates(span, "filing_date")):
+            yield page
 
 
 async def news(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
