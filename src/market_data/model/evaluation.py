@@ -114,7 +114,7 @@ def _column(each: Feature, values: NDArray[Any]) -> pa.Array:
         )
     # A text column is a column of views of 16 bytes: those of the labels, picked by code.
     _, views, *texts = pa.array(each.labels, pa.string_view()).buffers()
-    picked = np.frombuffer(views, "V16")[np.maximum(values, 0)]
+    picked = np.frombuffer(views, "V16").take(values, mode="clip")
     return pa.Array.from_buffers(pa.string_view(), len(values), [mask, pa.py_buffer(picked), *texts])
 
 

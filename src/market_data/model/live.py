@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -121,7 +122,8 @@ def _grouped(features: Sequence[Feature], window: Window) -> list[tuple[int, lis
 
 def _last_value(each: Feature, window: Window) -> Value:
     """A feature's value in the window's last row; null where it is not known or not finite."""
-    value = each.function(window)[-1]
+    value = each.function(window)[-1].item()
     if each.labels is not None:
         return each.labels[value] if value >= 0 else None
-    return float(value) if np.isfinite(value) else None
+    # Arithmetic of one number is much cheaper in Python than in NumPy.
+    return value if math.isfinite(value) else None

@@ -88,6 +88,11 @@ class Observations:
         begins = np.empty(len(event) + 1, np.int64)
         begins[0], begins[-1] = 0, len(moments)
         begins[1:-1] = moments.searchsorted(known_at[first + 1 : last + 1], side="left")
+        counts = np.diff(begins)
+        age = moments[begins[1:] - 1] - self.timestamp[index]
+        if first >= 0 and not (age[counts > 0] > max_age // MICROSECOND).any():
+            some = counts > 0
+            return Runs(index[some], counts[some], event[some])
         expires = moments.searchsorted(self.timestamp[index] + max_age // MICROSECOND, side="right")
         lasting = np.where(index >= 0, expires.clip(begins[:-1], begins[1:]), begins[:-1])
         counts = np.empty(2 * len(event), np.int64)
