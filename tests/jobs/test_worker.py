@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from market_data.bootstrap import App
-from market_data.model.errors import SchemaMismatch
+from market_data.model.errors import NotEntitled, SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
 from market_data.model.timeframe import Timeframe
@@ -202,3 +202,28 @@ async def test_old_jobs_are_forgotten(opened) -> None:
         later.jobs.submit(Kind.RETENTION, [Task(kind=Kind.RETENTION)])
         await worked(later)
         assert later.jobs.job(old.job_id) is None
+
+
+async def test_a_dataset_nobody_is_entitled_to_fails_and_says_why_while_others_go_on(opened, monkeypatch) -> None:
+    async with opened() as app:
+        polygon = app.providers["polygon"]
+
+        async def refuse(*_: object, **__: object):
+            raise NotEntitled("polygon: your plan does not include earnings; upgrade it, or leave earnings out")
+            yield
+
+        monkeypatch.setattr(polygon, "fetch", refuse)
+        yahoo = app.providers["yahoo"]
+        monkeypatch.setattr(yahoo, "fetch", refuse)
+        ko = Instrument("KO", AssetClass.STOCK)
+        tasks = [
+            Task(kind=Kind.BACKFILL, instrument=ko, dataset="earnings", start=day(2012, 1, 1), end=day(2013, 1, 1)),
+            Task(kind=Kind.BACKFILL, instrument=ko, timeframe=Timeframe.D1, dataset=CANDLES_NAME,
+                 start=day(2012, 1, 3), end=day(2012, 1, 7)),
+        ]  # fmt: skip
+        receipt = app.jobs.submit(Kind.BACKFILL, tasks)
+        await worked(app)
+        earnings, candles = state(app, receipt.job_id).parts
+        assert (earnings.status, earnings.attempts) == (Status.FAILED, 1)
+        assert "your plan does not include earnings" in (earnings.error or "")
+        assert (candles.status, candles.counts["inserted"]) == (Status.COMPLETED, 4)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from market_data.jobs.worker import Worker
 
 LOOK_SECONDS: Final = 0.3
+SHOWN_NAMES: Final = 4
 # One Ctrl-C may arrive twice, by the terminal and by who started us.
 IMPATIENT_SECONDS: Final = 1.0
 COUNTED: Final = ("inserted", "updated", "unchanged", "kept", "rejected")
@@ -182,8 +183,13 @@ def conclude(jobs: Sequence[JobState], *, notes: bool) -> None:
     if notes:
         for note in dict.fromkeys(note for part in parts for note in part.notes):
             say(f"note: {note}")
-    for error in dict.fromkeys(error for job in jobs for error in job.errors):
-        print_error(error)
+    failures: dict[str, list[str]] = {}
+    for part in parts:
+        if part.error:
+            failures.setdefault(part.error, []).append(str(part.task))
+    for error, names in failures.items():
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        print_error(f"{', '.join(names[:SHOWN_NAMES])}{more}: {error}")
     bad = [part for part in parts if part.status is not Status.COMPLETED]
     waiting = [part for part in bad if not part.status.final]
     if waiting:

@@ -45,6 +45,7 @@ def up(
 
         tell(invocation, _through_the_queue, as_json=as_json)
         return
+    say(f"market-data: starting {'the sandbox and ' * invocation.sandbox}the database")
     with invocation.app(asks_providers=True) as app:
         _log_as_service(app)
         _introduce(app, invocation)
@@ -185,7 +186,7 @@ async def _tell(app: App, _worker: Worker) -> None:
     """A line for every part that ends, and one whenever the queue has run empty."""
     from market_data.storage.job_reads import ended_since
 
-    since, busy = now(), True
+    since, busy, said = now(), True, set[str]()
     while True:
         try:
             ended = await asyncio.to_thread(ended_since, app.database, since)
@@ -195,6 +196,9 @@ async def _tell(app: App, _worker: Worker) -> None:
             ended, left = [], 1
         for part in ended:
             since = max(since, part.finished_at or since)
+            if part.error in said:
+                continue
+            said |= {part.error} if part.error else set()
             if line := _told(part):
                 typer.echo(line)
         if busy and not left:

@@ -88,6 +88,7 @@ class PartRunner:
         self._limits = limits
         self._stopping = False
         self._watches: dict[UUID, Watch] = {}
+        self._said: set[str] = set()
         self._progress: dict[UUID, tuple[int, int]] = {}
 
     def stop(self) -> None:
@@ -175,7 +176,10 @@ class PartRunner:
         status = Status.COMPLETED if error is None else Status.FAILED
         await asyncio.to_thread(self._end, part, status, result)
         if error is not None:
-            log.error("part_failed", part=str(part.task), error=str(error))
+            # What holds for every symbol (not entitled, key refused) is said once; each part keeps it.
+            tell = log.info if str(error) in self._said else log.error
+            self._said.add(str(error))
+            tell("part_failed", part=str(part.task), error=str(error))
             raise PartFailed(str(error))
         log.info("part_completed", part=str(part.task))
 
