@@ -55,9 +55,10 @@ def test_the_inputs_redo_the_value(stored: Reader) -> None:
     at = START + timedelta(hours=59)
     by_name = {each.feature: each for each in explain(stored, SHELVES, HOURS, at)}
     mean = by_name["sma_20"]
-    assert (len(mean.window), mean.window[-1]) == (20, at)
-    assert mean.inputs["close"] == [float(100 + i * i % 11) for i in range(40, 60)]
-    assert mean.value == pytest.approx(statistics.fmean(mean.inputs["close"]), rel=1e-15)  # type: ignore[arg-type]
+    assert (mean.rows.height, mean.timestamp, mean.complete) == (20, at, True)
+    closes = mean.rows["close"].to_list()
+    assert closes == [float(100 + i * i % 11) for i in range(40, 60)]
+    assert mean.value == pytest.approx(statistics.fmean(closes), rel=1e-15)
     # Volumes 41 to 60: 60 over their mean, 50.5.
     assert by_name["volume_spike_score"].value == pytest.approx(60 / 50.5, rel=1e-15)
     (row,) = stored.features(HOURS, TimeRange(at, at + timedelta(hours=1))).rows(named=True)

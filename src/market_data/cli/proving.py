@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,6 +14,8 @@ from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.program import FAILED, print_error
 from market_data.model.errors import UsageError
+from market_data.model.instrument import Instrument
+from market_data.model.timeframe import Timeframe
 
 FEATURES: Final = "features"
 # Two of every asset class and timeframe.
@@ -48,13 +51,29 @@ def prove(
         return
     if path is not None:
         raise UsageError("--path goes with 'prove features'")
-    symbol = what
+    invocation: Invocation = context.obj
+    wanted = parse_timeframes(timeframe) if timeframe else None
+    instrument = parse_instruments([what], asset_class, invocation.settings())[0] if what else None
+    lines, failures = _checked(invocation, instrument, wanted, samples, seed)
+    if as_json:
+        print_json({"checks": lines, "failures": failures})
+    elif not lines:
+        say("nothing is stored; fetch candles with 'market-data enrich'")
+    else:
+        print_rows(None, lines)
+        for failure in failures[:20]:
+            print_error(failure)
+    if failures:
+        raise typer.Exit(FAILED)
+
+
+def _checked(
+    invocation: Invocation, instrument: Instrument | None, wanted: Collection[Timeframe] | None, samples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A line per series and promise, and every failure in words."""
     from market_data.pipeline.prove import Prover
     from market_data.storage.coverage import known_series
 
-    invocation: Invocation = context.obj
-    wanted = parse_timeframes(timeframe) if timeframe else None
-    instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
     lines: list[dict[str, Any]] = []
     failures: list[str] = []
     with invocation.app() as app:
@@ -76,16 +95,7 @@ def prove(
                         }
                     )
                     failures += [f"{series}, {check.promise}: {failure}" for failure in check.failures]
-    if as_json:
-        print_json({"checks": lines, "failures": failures})
-    elif not lines:
-        say("nothing is stored; fetch candles with 'market-data enrich'")
-    else:
-        print_rows(None, lines)
-        for failure in failures[:20]:
-            print_error(failure)
-    if failures:
-        raise typer.Exit(FAILED)
+    return lines, failures
 
 
 def prove_features(path: Path | None, seed: int, *, as_json: bool) -> None:

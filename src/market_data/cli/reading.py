@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -30,6 +31,8 @@ from market_data.model.instrument import Series
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from market_data.model.explanation import Explanation
 
 # Shown first in a terminal; what fits of the others follows.
 FIRST_COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
@@ -154,8 +157,6 @@ def features(
 
 
 def _explain(invocation: Invocation, series: Series, when: str, *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from market_data.pipeline.explain import explain
 
     timestamp = parse_moment(when, "--explain")
@@ -164,18 +165,20 @@ def _explain(invocation: Invocation, series: Series, when: str, *, as_json: bool
     with invocation.app() as app:
         explanations = explain(app.reader, app.shelves, series, timestamp)
     if as_json:
-        print_json([asdict(explanation) for explanation in explanations])
+        print_json([_document(each) for each in explanations])
         return
-    for explanation in explanations:
-        fields = {
-            "value": explanation.value,
-            "unit": explanation.unit,
-            "formula": explanation.formula,
-            "null": explanation.null_rule,
-            "candles": f"{len(explanation.window)}, from {explanation.window[0]:%Y-%m-%d %H:%M}",
-        }
-        newest = {f"{name} (newest last)": _newest(values) for name, values in explanation.inputs.items()}
-        print_fields(explanation.feature, fields | newest)
+    for each in explanations:
+        told = {"value": each.value, "unit": each.unit, **each.sections, "candles": each.rows.height}
+        inputs = {f"{name}, newest last": _newest(each.rows[name].to_list()) for name in each.rows.columns[2:]}
+        seen = {f"observations of {name}": frame.height for name, frame in each.observations.items()}
+        print_fields(each.feature, told | inputs | seen)
+
+
+def _document(explanation: Explanation) -> dict[str, Any]:
+    """An explanation as JSON, its frames as lists of rows."""
+    values = {field.name: getattr(explanation, field.name) for field in fields(explanation)}
+    observations = {name: frame.to_dicts() for name, frame in explanation.observations.items()}
+    return values | {"rows": explanation.rows.to_dicts(), "observations": observations}
 
 
 def _newest(values: list[float | None]) -> str:
