@@ -15,6 +15,7 @@ from market_data.model.provider import Page
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 from market_data.providers.yahoo.client import DAY, Client
 from market_data.providers.yahoo.parse import Chart, find_quotes
+from market_data.providers.yahoo.payments import payments_settled
 from market_data.providers.yahoo.repair import NOTE_UNADJUSTED
 from market_data.transport.payload import load_json, rows_frame
 
@@ -145,7 +146,7 @@ def parse_news(answer: Any, raw_symbol: str) -> list[dict[str, Any]]:
 
 def _dividends(chart: Chart) -> list[dict[str, Any]]:
     rows = []
-    for payment in sorted(chart.payments, key=lambda each: each.moment):
+    for payment, note in payments_settled(chart):
         day = payment.moment.astimezone(chart.zone).date()
         ratio = Decimal(1)
         for split in chart.splits:
@@ -157,7 +158,7 @@ def _dividends(chart: Chart) -> list[dict[str, Any]]:
                 "amount": (payment.amount * ratio).quantize(SMALLEST),
                 "currency": payment.currency,
                 "dividend_type": "cash",
-                "notes": NOTE_UNADJUSTED if ratio != 1 else None,
+                "notes": "; ".join(filter(None, (note, NOTE_UNADJUSTED if ratio != 1 else None))) or None,
             }
         )
     return rows
