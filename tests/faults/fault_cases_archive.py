@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import fault_acts as acts
@@ -42,10 +43,16 @@ def text(rows: list[list[Any]], header: str = HEADER) -> bytes:
     return (header + "".join(",".join(map(str, row)) + "\n" for row in rows)).encode()
 
 
-def files(change: Callable[[datetime], bytes | None] = lambda day: None) -> Mapping[str, bytes]:
-    """Three days; the middle one as `change` says."""
+def files(content: bytes | None) -> Mapping[str, bytes]:
+    """Three days; the middle one with other content, if any."""
     days = [SUMMER + number * DAY for number in range(3)]
-    return {path(day): (change(day) if day == MIDDLE else None) or text(rows_of(day)) for day in days}
+    return {path(day): content if content and day == MIDDLE else honest(day) for day in days}
+
+
+@cache
+def honest(day: datetime) -> bytes:
+    """A day's file as it should be."""
+    return text(rows_of(day))
 
 
 def on_file(act: Act, times: int | None = None) -> Fault:
@@ -62,7 +69,7 @@ def case(name: str, *faults: Fault, stored: Mapping[str, int], content: bytes | 
         subject=ARCHIVE_MINUTES,
         faults=faults,
         stored=stored,
-        files=files(lambda day: content),
+        files=files(content),
         settings=USE | more.pop("settings", {}),
         **more,
     )

@@ -69,12 +69,12 @@ async def compare(urls: tuple[str, str], faults: str, count: int, span: timedelt
         found, waits, taken = await enrich(urls[1], failing, clean, instruments, span)
     rows = sum(number for number, _ in found.values())
     print(
-        f"\n{faults}: {count} symbols, {rows} rows, {waits.sleeps} waits of {waits.passed:.0f} s together before "
-        f"another try; {sum(found[symbol] != one for symbol, one in expected.items())} symbols differ; "
+        f"\n{faults}: {count} symbols, {rows} rows, {waits.sleeps} waits between requests ({calm.sleeps} without "
+        f"faults); {sum(found[symbol] != one for symbol, one in expected.items())} symbols differ; "
         f"{taken:.1f} s of work, {undisturbed:.1f} s without faults"
     )
-    assert calm.sleeps == 0
-    assert waits.sleeps > 0, "nothing failed: the test proved nothing"
+    # Without faults it waits too, for the limits that the source states.
+    assert waits.sleeps > calm.sleeps, "nothing failed: the test proved nothing"
     assert rows == count * (span // timedelta(hours=1))
     assert found == expected
 

@@ -29,7 +29,7 @@ def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
         frame: candles in the schema of CANDLES, unique timestamps, any order.
         grid: the candles to make.
     """
-    parts = frame.sort("timestamp")
+    parts = frame.sort("timestamp", maintain_order=True)
     opens = parts["timestamp"].cast(pl.Int64).to_numpy()
     place = np.searchsorted(grid.opens, opens, side="right") - 1
     inside = place >= 0
@@ -51,6 +51,31 @@ def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
             _joined_notes(),
         )
     )
+
+
+def candles_of_trades(trades: pl.DataFrame, grid: Grid) -> pl.DataFrame:
+    """Candles of `grid` made of the trades within each; the schema is that of CANDLES.
+
+    Taker volumes are null where one trade does not say who crossed the spread. A grid candle without trades gets no
+    row.
+
+    Args:
+        trades: in the schema of TRADES; those of one moment in the order they were made.
+        grid: the candles to make.
+    """
+    price, size = pl.col("price"), pl.col("size")
+    side = pl.col("aggressor_side")
+    bought = pl.when(side == "buy").then(size).when(side == "sell").then(size * 0)
+    each = trades.select(
+        "timestamp",
+        *(price.alias(name) for name in ("open", "high", "low", "close", "vwap")),
+        volume=size,
+        quote_volume=price * size,
+        trade_count=pl.lit(1, pl.Int64),
+        taker_buy_volume=bought,
+        taker_buy_quote_volume=price * bought,
+    )
+    return aggregate(CANDLES.conform(each), grid)
 
 
 def closed(frame: pl.DataFrame, grid: Grid, timeframe: Timeframe, by: datetime) -> pl.DataFrame:
