@@ -189,6 +189,23 @@ def test_another_granularity_than_asked_for_is_malformed() -> None:
         fetch(source, AAPL, Timeframe.D1, datetime(2025, 2, 20, tzinfo=UTC), datetime(2025, 2, 22, tzinfo=UTC))
 
 
+def test_rows_the_source_forgot_to_adjust_stay_as_they_were_traded() -> None:
+    source = fake.Source()
+    params = httpx.QueryParams(period1=1733000000, period2=1741185000, interval="1d")
+    answer = json.loads(source.chart("AAPL", params).content)
+    result = answer["chart"]["result"][0]
+    quote, split = result["indicators"]["quote"][0], int(fake.SPLIT.timestamp())
+    for name in ("open", "high", "low", "close"):
+        # Some change from day to day, and twice the price before the split: as if it had not been adjusted for.
+        quote[name] = [
+            (100.0 + number % 3) * (2 if moment < split else 1) for number, moment in enumerate(result["timestamp"])
+        ]
+    source.override = httpx.Response(200, json=answer)
+    frame = fetch(source, AAPL, Timeframe.D1, datetime(2025, 2, 20, tzinfo=UTC), datetime(2025, 2, 27, tzinfo=UTC))
+    assert [int(close) // 100 for close in frame["close"]] == [2, 2, 2, 1, 1]
+    assert frame["notes"].to_list() == ["split_not_applied_by_source"] * 3 + [None] * 2
+
+
 def test_a_foreign_listing_is_refused() -> None:
     source = fake.Source()
     answer = json.loads(
