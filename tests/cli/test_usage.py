@@ -87,8 +87,8 @@ def test_wrong_option_value_names_the_option() -> None:
     ("arguments", "expected"),
     [
         (["statsu", "BTC"], "Did you mean 'status'?"),
-        (["statsu", "BTC"], "Valid: db, demo, enrich, features, "),
-        (["db"], "Missing command. Valid: sql, status, upgrade. See 'market-data db --help'."),
+        (["statsu", "BTC"], "Valid: backfill, correct, db, demo, enrich, "),
+        (["db"], "Missing command. Valid: backup, prune, restore, sql, stats, status, upgrade. See 'market-data db --help'."),
         (["status"], "Missing argument 'SYMBOL'. See 'market-data status --help'."),
         (["enrich", "BTC", "--strat", "2024-01-01"], "--start"),
         (["quality", "BTC", "--days", "366"], "less than or equal to 365"),

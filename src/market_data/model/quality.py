@@ -66,7 +66,8 @@ def freshness(latency_seconds: pl.Series, asset_class: AssetClass) -> pl.Series:
     """
     limits = FRESHNESS[asset_class]
     # Divided by NumPy, see `completeness`.
-    share = (limits.stale - latency_seconds.cast(pl.Float64).fill_null(np.nan).to_numpy()) / (limits.stale - limits.target)
+    latency = latency_seconds.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    share = (limits.stale - latency) / (limits.stale - limits.target)
     return pl.Series("freshness", share, nan_to_null=True).clip(0.0, 1.0)
 
 
