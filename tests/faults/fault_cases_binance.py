@@ -229,4 +229,13 @@ PLACES = [
     unreached("connecting takes for ever", address_of(_full)),
 ]
 
-CASES = [*PLACES, *TRANSPORT, *STATUS, *BODIES, *CLOCKS]
+# Gone on with after its first page, with more than a page to come.
+TWICE = TimeRange(BINANCE_HOURS.span.start, BINANCE_HOURS.span.start + timedelta(hours=2 * HOURS))
+LONGER = replace(BINANCE_HOURS, span=TWICE)
+RESUMED = Case(
+    name="500 for a page, four times", subject=LONGER, stored={"binance": 2 * HOURS}, waited=14,
+    faults=[Fault(lambda request: klines(request) and request.url.params.get("startTime") == PAGE_TWO,
+                  acts.answering(500), 4)],
+)  # fmt: skip
+
+CASES = [RESUMED, *PLACES, *TRANSPORT, *STATUS, *BODIES, *CLOCKS]

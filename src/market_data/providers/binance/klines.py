@@ -200,7 +200,8 @@ def _windows(span: TimeRange, timeframe: Timeframe, market: Market) -> Iterator[
     opens = grid(AssetClass.CRYPTO, timeframe, span).opens
     large = market.page_limits[0]
     limit = large if len(opens) <= large * MOST_LARGE_PAGES else market.page_limits[-1]
-    bounds = [span.start, *(from_micros(moment) for moment in opens[limit::limit]), span.end]
+    # From the first open on: a start between two candles would have the page begin one earlier, and lose its last.
+    bounds = [*(from_micros(moment) for moment in opens[::limit]), span.end] if len(opens) else []
     for start, end in pairwise(bounds):
         yield Window(TimeRange(start, end), limit)
 
