@@ -18,9 +18,9 @@ DESCRIPTION: Final = """
 Canonical, checked, versioned market data with features.
 
 Times are RFC 3339 UTC; ranges are `[start, end)`; a candle's `timestamp` is its open time. Rates are percentages from 0
-to 100, scores from 0 to 1. Prices and sizes are exact: read JSON numbers as decimals, or ask for Arrow. Errors are
-problem documents (RFC 9457) with `detail` and `action`. Lists are paged: hand `next` back as `cursor`, or as `start` for
-candles. Long reads come as an Arrow IPC stream, Parquet or CSV by `Accept`.
+to 100, scores from 0 to 1. Prices are exact: read JSON numbers as decimals, or ask for Arrow. Errors are
+problem documents (RFC 9457) with `detail` and `action`. Lists are paged: hand `next` back as `cursor`, for candles as
+`start`. Long reads come as an Arrow IPC stream, Parquet or CSV by `Accept`.
 """
 
 

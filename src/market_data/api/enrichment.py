@@ -31,8 +31,7 @@ JobLimit = Annotated[int, Query(ge=1, le=MOST_JOBS, description="At most so many
 @router.get("/status/{symbol}", response_model=InstrumentStatus, responses=described(404))
 def status(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> Any:
     """Where an instrument stands: freshness, quality and what is stored."""
-    instrument = served.instrument(symbol, asset_class)
-    return served.standings.of(instrument).fields(served.now())
+    return served.standings.named(symbol.upper(), asset_class).fields(served.now())
 
 
 @router.get("/metrics", responses=described())

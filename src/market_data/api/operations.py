@@ -66,11 +66,12 @@ def overview(served: Backing) -> Overview:
 @dashboard.get("/job-status/{symbol}", responses=described(404))
 def job_status(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> SymbolWork:
     """An instrument's standing and its newest jobs."""
-    instrument, now = served.instrument(symbol, asset_class), served.now()
+    standing, now = served.standings.named(symbol.upper(), asset_class), served.now()
+    instrument = standing.instrument
     return SymbolWork(
         symbol=instrument.symbol,
         asset_class=instrument.asset_class,
-        status=served.standings.of(instrument).fields(now),  # type: ignore[arg-type]  # validated by the model
+        status=standing.fields(now),  # type: ignore[arg-type]  # validated by the model
         recent_jobs=job_page(served, 10, None, symbol=instrument.symbol).jobs,
         timestamp=now,
     )

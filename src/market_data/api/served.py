@@ -18,7 +18,6 @@ from market_data.pipeline.status import Standings
 from market_data.storage import switches
 from market_data.storage.database import Database
 from market_data.storage.reader import Reader
-from market_data.storage.summaries import Summaries
 from market_data.storage.tallies import Tallies
 from market_data.storage.windows import Windows
 
@@ -66,14 +65,7 @@ class Served:
 
     def instrument(self, symbol: str, asset_class: AssetClass | None) -> Instrument:
         """The instrument meant by a symbol; its asset class as given, else as tracked or stored, else stock."""
-        symbol = symbol.upper()
-        if asset_class is not None:
-            return Instrument(symbol, asset_class)
-        tracked = next((found for found in self.tracked() if found.symbol == symbol), None)
-        if tracked is not None:
-            return tracked
-        stored = Summaries(self.database).asset_classes(symbol)
-        return Instrument(symbol, AssetClass(stored[0]) if stored else AssetClass.STOCK)
+        return self.standings.meant(symbol.upper(), asset_class)[0]
 
     def tracked(self) -> list[Instrument]:
         """The instruments that scheduled work covers."""
@@ -85,9 +77,8 @@ class Served:
         Raises:
             UnknownInstrument: when it is neither tracked nor was ever asked for.
         """
-        found = self.instrument(symbol, asset_class)
-        stored = Summaries(self.database).asset_classes(found.symbol)
-        if found.asset_class not in stored and found not in self.tracked():
+        found, known = self.standings.meant(symbol.upper(), asset_class)
+        if not known:
             raise UnknownInstrument(f"{found} is not tracked and was never enriched")
         return found
 
@@ -113,7 +104,7 @@ def serving(app: App, *, listens_beyond: bool = False) -> Iterator[Served]:
         yield Served(app, database, listens_beyond)
 
 
-def _served(request: Request) -> Served:
+async def _served(request: Request) -> Served:
     found: Served = request.app.state.served
     return found
 

@@ -94,14 +94,38 @@ class Standings:
         Raises:
             UnknownInstrument: when it was never enriched and is not tracked.
         """
-        changed = self._summaries.changes(instrument)
-        if changed.enrichment is None and not changed.tracked and instrument not in self._tracked:
+        return self.named(instrument.symbol, instrument.asset_class)
+
+    def named(self, symbol: str, asset_class: AssetClass | None = None) -> Standing:
+        """Where the instrument meant by a symbol stands; see `meant`.
+
+        Raises:
+            UnknownInstrument: when it was never enriched and is not tracked.
+        """
+        instrument, changed, known = self._meant(symbol, asset_class)
+        if not known:
             raise UnknownInstrument(f"{instrument} is not tracked and was never enriched")
         version = (changed.enrichment and changed.enrichment["updated_at"], changed.moments)
-        known = self._found.get(instrument)
-        if known is None or known[0] != version:
-            known = self._found[instrument] = (version, self._computed(instrument, changed))
-        return known[1]
+        found = self._found.get(instrument)
+        if found is None or found[0] != version:
+            found = self._found[instrument] = (version, self._computed(instrument, changed))
+        return found[1]
+
+    def meant(self, symbol: str, asset_class: AssetClass | None = None) -> tuple[Instrument, bool]:
+        """The instrument meant by a symbol, and whether it is tracked or was ever enriched.
+
+        Its asset class is the one given, else that of the tracked one, else of the enriched one, else stock.
+        """
+        instrument, _, known = self._meant(symbol, asset_class)
+        return instrument, known
+
+    def _meant(self, symbol: str, asset_class: AssetClass | None) -> tuple[Instrument, Changes, bool]:
+        found = self._summaries.changes_of(symbol, list(AssetClass) if asset_class is None else [asset_class])
+        tracked = [one for one, its in found.items() if its.tracked or (its.tracked is None and one in self._tracked)]
+        enriched = [one for one, its in found.items() if its.enrichment is not None]
+        known = [*tracked, *enriched]
+        instrument = known[0] if known else Instrument(symbol, asset_class or AssetClass.STOCK)
+        return instrument, found[instrument], bool(known)
 
     def _computed(self, instrument: Instrument, changed: Changes) -> Standing:
         totals = self._summaries.totals(instrument)

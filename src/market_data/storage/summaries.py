@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from market_data.model.instrument import Instrument, Series
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
 from market_data.storage.database import Database
 
@@ -19,8 +20,8 @@ class Changes:
     """Its row of enrichment_status, None when it was never enriched."""
     moments: tuple[datetime, ...]
     """When each of its series last changed."""
-    tracked: bool
-    """Whether it is in tracked_symbols."""
+    tracked: bool | None
+    """What tracked_symbols says: whether it is tracked; None when it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,28 @@ class Summaries:
 
     def changes(self, instrument: Instrument) -> Changes:
         """What tells whether anything of an instrument changed; one read of three indexes."""
-        (row,) = self.database.rows(
-            "SELECT s.*, (SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
+        return self.changes_of(instrument.symbol, [instrument.asset_class])[instrument]
+
+    def changes_of(self, symbol: str, asset_classes: Sequence[AssetClass]) -> dict[Instrument, Changes]:
+        """The same for the instruments of one symbol in several asset classes, in one read."""
+        rows = self.database.rows(
+            "SELECT i.asset_class AS found, s.*, "
+            "(SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
             "WHERE m.symbol = i.symbol AND m.asset_class = i.asset_class) AS moments, "
-            "EXISTS (SELECT FROM tracked_symbols t WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class "
-            "AND t.active) AS tracked "
-            "FROM (VALUES (%s::text, %s::text)) i (symbol, asset_class) "
+            "(SELECT active FROM tracked_symbols t "
+            "WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class) AS tracked "
+            "FROM (SELECT %s::text AS symbol, unnest(%s::text[]) AS asset_class) i "
             "LEFT JOIN enrichment_status s ON s.symbol = i.symbol AND s.asset_class = i.asset_class",
-            (instrument.symbol, instrument.asset_class.value),
+            (symbol, [asset_class.value for asset_class in asset_classes]),
         )
-        moments, tracked = tuple(row.pop("moments")), row.pop("tracked")
-        return Changes(row if row["status"] is not None else None, moments, tracked)
+        return {
+            Instrument(symbol, AssetClass(row.pop("found"))): Changes(
+                moments=tuple(row.pop("moments")),
+                tracked=row.pop("tracked"),
+                enrichment=row if row["status"] is not None else None,
+            )
+            for row in rows
+        }
 
     def totals(self, instrument: Instrument) -> dict[str, Any]:
         """Of all stored candles, from the days' counts, which are committed with the candles.

@@ -1,0 +1,64 @@
+"""After a run with faults: the document, Prometheus, the CLI's status and hand-written SQL tell the same counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import Timeframe
+from market_data.sandbox import Sandbox
+
+NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
+BTC = Instrument("BTC", AssetClass.CRYPTO)
+
+
+async def test_all_tell_the_same(database_url: str, opening: Callable[..., AbstractContextManager[Any]]) -> None:
+    span = (datetime(2019, 9, 1, tzinfo=UTC), datetime(2019, 9, 11, tzinfo=UTC))
+    for faults in ("", "garbage:1"):
+        with Sandbox(now=NOW, limits=False, faults=faults) as sandbox:
+            urls = {key.replace(".", "__"): value for key, value in sandbox.urls.items()}
+            quick = {f"providers__{name}__max_retries": 0 for name in ("binance", "polygon", "yahoo")}
+            key = {"providers__polygon__api_key": "sandbox"}
+            with opening(database_url, lambda: NOW, **urls, **quick, **key) as (served, asking):
+                await served.app.enricher.enrich([BTC], [Timeframe.H1, Timeframe.D1], *span)
+                await served.app.disconnect()
+                metrics = asking.get("/api/v1/enrichment/metrics").json()
+                text = asking.get("/metrics").text
+                status = asking.get("/api/v1/enrichment/status/BTC").json()
+                shown = served.app.status(BTC)
+    with psycopg.connect(database_url) as connection:
+        fetches = connection.execute(
+            "SELECT count(*), count(*) FILTER (WHERE success), sum(records_inserted) FROM enrichment_fetch_log"
+        ).fetchone()
+        computed = "SELECT count(*), count(*) FILTER (WHERE success) FROM enrichment_compute_log"
+        computations = connection.execute(computed).fetchone()
+        stored = connection.execute("SELECT count(*), avg(quality_score) FROM market_data_v2").fetchone()
+    assert fetches is not None
+    assert stored is not None
+    # Two series were fetched well; then all sources failed, but one that answered that it reaches no hours so old.
+    assert fetches == (7, 2, 250)
+    assert (metrics["fetch_pipeline"]["total_fetches"], metrics["fetch_pipeline"]["successful"]) == fetches[:2]
+    assert metrics["fetch_pipeline"]["success_rate"] == pytest.approx(28.5714, abs=1e-3)
+    compute = metrics["compute_pipeline"]
+    assert (compute["total_computations"], compute["successful"]) == computations == (2, 2)
+    assert added(text, "market_data_fetches_total") == 7
+    assert added(text, "market_data_fetches_total", 'outcome="failure"') == 5
+    assert added(text, "market_data_ingestion_errors_total") == 5
+    assert added(text, "market_data_rows_total", 'outcome="inserted"') == 250
+    assert added(text, "market_data_computations_total") == 2
+    assert status["records_available"] == shown["records_available"] == stored[0] == 250
+    assert abs(status["quality_score"] - stored[1]) < 1e-9
+    assert (status["status"], shown["status"]) == ("error", "error")
+
+
+def added(text: str, name: str, label: str = "") -> float:
+    """The sum of a metric's samples, of those with a label when given."""
+    lines = re.findall(rf"^{name}\{{([^}}]*)\}} (\S+)$", text, flags=re.MULTILINE)
+    return sum(float(value) for labels, value in lines if label in labels)
