@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -173,3 +174,23 @@ def test_the_score_of_a_row_does_not_depend_on_the_rows_beside_it(desk: Desk) ->
     desk.offer(rows[:1], "binance")
     desk.offer(rows[1:], "binance")
     assert desk.table("candles", "DISTINCT quality_score", "1") == [((40 * (5 / 6) + 30 + 20 + 10) / 100,)]
+
+
+@pytest.mark.prove
+def test_a_correction_a_year_back_in_minutes(new_desk: Callable[..., Desk], database: Database) -> None:
+    desk = new_desk(database, series(Timeframe.M1))
+    rows = minutes(366 * 1440)
+    desk.now = datetime(2026, 1, 1, tzinfo=UTC)
+    for start in range(0, rows.height, 50_000):
+        desk.offer(rows[start : start + 50_000])
+    taken = []
+    for position in (3000, 6000, 9000):
+        started = time.perf_counter()
+        outcome = desk.offer(rows[position : position + 1].with_columns(close=pl.col("high")))
+        taken.append(time.perf_counter() - started)
+        assert outcome.counts == Counts(updated=1)
+        assert outcome.refreshed <= 51
+    print(
+        f"{rows.height} minutes; a correction a year back: {min(taken):.3f} s, {outcome.refreshed} later rows written"
+    )
+    assert min(taken) < 1

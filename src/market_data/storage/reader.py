@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -57,30 +57,47 @@ class Reader:
         Returns:
             CANDLES' columns, `source`, `known_from`, `quality_score` (of the fact alone) and `data_age_seconds`.
         """
-        parts = [self._standing(series, as_of, "timestamp >= %s AND timestamp < %s", (span.start, span.end))]
+        parts = [self._standing(series, as_of, span)]
         if before:
-            parts.insert(0, self._standing(series, as_of, "timestamp < %s", (span.start,), limit=-before))
+            parts.insert(0, self._nearest(series, as_of, span.start, before, earlier=True))
         if after:
-            parts.append(self._standing(series, as_of, "timestamp >= %s", (span.end,), limit=after))
+            parts.append(self._nearest(series, as_of, span.end, after, earlier=False))
         return pl.concat(parts)
 
-    def _standing(
-        self, series: Series, as_of: datetime | None, where: str, bounds: tuple[datetime, ...], limit: int = 0
-    ) -> pl.DataFrame:
-        parameters: list[object] = [*series.key, *bounds]
-        known = ""
-        if as_of is not None:
-            parameters.append(as_of)
-            known = "AND known_from <= %s"
-        direction = "DESC" if limit < 0 else "ASC"
-        bounded = f"LIMIT {abs(limit)}" if limit else ""
-        rows = self.database.frame(
+    def _standing(self, series: Series, as_of: datetime | None, span: TimeRange) -> pl.DataFrame:
+        known, moments = _known_by(as_of)
+        return self.database.frame(
             f"SELECT DISTINCT ON (timestamp) timestamp, {_FACTS}, source, known_from FROM candles "
-            f"WHERE {_OF_SERIES} AND {where} AND chosen {known} "
-            f"ORDER BY timestamp {direction}, known_from DESC {bounded}",
-            tuple(parameters),
+            f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s AND chosen {known} "
+            "ORDER BY timestamp, known_from DESC",
+            (*series.key, span.start, span.end, *moments),
         )
-        return rows.reverse() if limit < 0 else rows
+
+    def _nearest(
+        self, series: Series, as_of: datetime | None, moment: datetime, count: int, *, earlier: bool
+    ) -> pl.DataFrame:
+        """Up to `count` standing candles before a moment, or from it on, in order.
+
+        Read in the order of the index, so that no plan ever sorts a whole series for its last day; most candles have
+        one version, and where that was not enough more are read.
+        """
+        side, direction = ("timestamp < %s", "DESC") if earlier else ("timestamp >= %s", "ASC")
+        known, moments = _known_by(as_of)
+        limit = count + count // 8 + 16
+        while True:
+            rows = self.database.frame(
+                f"SELECT timestamp, {_FACTS}, source, known_from FROM candles WHERE {_OF_SERIES} AND {side} AND chosen "
+                f"{known} ORDER BY timestamp {direction}, source {direction}, known_from {direction} LIMIT {limit}",
+                (*series.key, moment, *moments),
+            )
+            whole = rows.height < limit
+            if not whole:
+                # More versions of the last one may follow.
+                rows = rows.filter(pl.col("timestamp") != rows["timestamp"][-1])
+            found = rows.sort("known_from").unique("timestamp", keep="last").sort("timestamp", descending=earlier)
+            if whole or found.height >= count:
+                return found.head(count).sort("timestamp")
+            limit *= 4
 
     def standing(
         self, series: Series, span: TimeRange | None, as_of: datetime, *, limit: int | None = None
@@ -91,18 +108,22 @@ class Reader:
             CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `revision` (how many versions had stood by
             then, this one included) and `created_at` (when the first was stored).
         """
+        if limit:
+            end = datetime.max.replace(tzinfo=UTC) if span is None else span.end
+            newest = self._nearest(series, as_of, end, limit, earlier=True)["timestamp"]
+            if newest.len():
+                span = TimeRange(newest[0] if span is None else max(newest[0], span.start), end)
         where, parameters = f"{_OF_SERIES} AND chosen AND known_from <= %s", [*series.key, as_of]
         if span is not None:
             where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
-        bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
         return self.database.frame(
-            f"SELECT * FROM (SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, "
+            f"SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, "
             "fetched_at, data_age_seconds, count(*) OVER versions AS revision, "
             "min(known_from) OVER versions AS created_at "
             f"FROM candles WHERE {where} WINDOW versions AS (PARTITION BY timestamp) "
-            f"ORDER BY timestamp DESC, known_from DESC) AS newest {bounded}",
+            "ORDER BY timestamp, known_from DESC",
             tuple(parameters),
-        ).sort("timestamp")
+        )
 
     def disagreements(self, series: Series, span: TimeRange, as_of: datetime | None = None) -> pl.Series:
         """Timestamps in [start, end) at which sources differ, or were known to by then."""
@@ -153,3 +174,7 @@ class Reader:
             f"ORDER BY timestamp{bounded}",
             (*series.key, span.start, span.end),
         )["timestamp"]
+
+
+def _known_by(as_of: datetime | None) -> tuple[str, tuple[datetime, ...]]:
+    return ("", ()) if as_of is None else ("AND known_from <= %s", (as_of,))
