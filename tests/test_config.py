@@ -151,7 +151,11 @@ def test_lists_by_comma_or_bracket() -> None:
             "1",
             "Unknown setting 'quality.freshness.stock.traget' in {}: did you mean 'target'?",
         ),
-        ("MARKET_DATA__INSTRUMENTS__ZZZZ", "1", "Unknown setting 'instruments.zzzz' in {}: known: priority, timeframes, tracked"),
+        (
+            "MARKET_DATA__INSTRUMENTS__ZZZZ",
+            "1",
+            "Unknown setting 'instruments.zzzz' in {}: known: priority, timeframes, tracked",
+        ),
     ],
 )
 def test_unknown_key_in_environment(name: str, value: str, expected: str) -> None:
