@@ -88,7 +88,10 @@ def test_wrong_option_value_names_the_option() -> None:
     [
         (["statsu", "BTC"], "Did you mean 'status'?"),
         (["statsu", "BTC"], "Valid: backfill, correct, db, demo, enrich, "),
-        (["db"], "Missing command. Valid: backup, prune, restore, sql, stats, status, upgrade. See 'market-data db --help'."),
+        (
+            ["db"],
+            "Missing command. Valid: backup, prune, restore, sql, stats, status, upgrade. See 'market-data db --help'.",
+        ),
         (["status"], "Missing argument 'SYMBOL'. See 'market-data status --help'."),
         (["enrich", "BTC", "--strat", "2024-01-01"], "--start"),
         (["quality", "BTC", "--days", "366"], "less than or equal to 365"),
