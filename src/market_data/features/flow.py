@@ -14,7 +14,7 @@ from market_data.model.session import FIRST_MONDAY_MICROS
 from market_data.model.timeframe import Timeframe
 from market_data.model.window import Window
 
-LONGEST_FIRST = tuple(sorted(Timeframe, key=lambda period: -period.micros))
+LONGEST_FIRST = tuple((period.value, period.micros) for period in reversed(Timeframe))
 LONGEST_CANDLE = timedelta(weeks=1)
 
 
@@ -56,31 +56,33 @@ def exchange_inflow(window: Window) -> FloatArray:
     Source: the exchange's spot candles: taker buy quote volume and its complement.
     """
     kinds = window.observations.kinds("spot_flow", "period")
-    nets = [_net_over_candle(window, period) for period in LONGEST_FIRST if period.value in kinds]
+    nets = [_net_over_candle(window, name, micros) for name, micros in LONGEST_FIRST if name in kinds]
     out = nets[0] if nets else np.full(len(window), np.nan)
     for net in nets[1:]:
         out = np.where(np.isnan(out), net, out)
     return out
 
 
-def _net_over_candle(window: Window, period: Timeframe) -> FloatArray:
+def _net_over_candle(window: Window, period: str, step: int) -> FloatArray:
     """Net flow of the periods that end at the open + 1 period, + 2 periods, … the end; NaN unless all are there."""
-    count = window.series.timeframe.micros // period.micros
-    flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period.value)
+    count = window.series.timeframe.micros // step
+    flow = window.observations.take("spot_flow", "buy_quote", "sell_quote", period=period)
     if not count or len(flow) < count:
         return np.full(len(window), np.nan)
-    totals, known_at = window.observations.once(("net", period, count), lambda: _totals(flow, period, count))
+    totals, known_at = window.observations.once(("net", period, count), lambda: _totals(flow, step, count))
     return window.observed_at_end(flow, totals, known_at)
 
 
-def _totals(flow: Observations, period: Timeframe, count: int) -> tuple[FloatArray, IntArray]:
+def _totals(flow: Observations, step: int, count: int) -> tuple[FloatArray, IntArray]:
     """Net flow of each period and the count - 1 before it, in this order of adding, and when all of it was known.
 
     NaN unless all are there.
     """
     net = flow.values["buy_quote"] - flow.values["sell_quote"]
+    if count == 1:
+        return net, flow.known_at
     # Weeks begin on Mondays, and so does every shorter period.
-    net[(flow.timestamp - FIRST_MONDAY_MICROS) % period.micros != 0] = np.nan
+    net[(flow.timestamp - FIRST_MONDAY_MICROS) % step != 0] = np.nan
     total = net[: len(net) - count + 1].copy()
     known_at = flow.known_at[: len(total)].copy()
     for place in range(1, count):
@@ -88,5 +90,5 @@ def _totals(flow: Observations, period: Timeframe, count: int) -> tuple[FloatArr
         np.maximum(known_at, flow.known_at[place : place + len(total)], out=known_at)
     # Timestamps strictly increase; on the period's grid, the right distance means that none is absent.
     span = flow.timestamp[count - 1 :] - flow.timestamp[: len(total)]
-    total[span != (count - 1) * period.micros] = np.nan
+    total[span != (count - 1) * step] = np.nan
     return np.append(np.full(count - 1, np.nan), total), np.append(flow.known_at[: count - 1], known_at)

@@ -44,19 +44,18 @@ class Observations:
             timestamp, known_at = timestamp + move, known_at + move
         values = {name: _doubles(frame[name]) for name in columns}
         for name, text in (kinds or {}).items():
-            same = (frame[name] == text).to_numpy()
-            if not same.all():
-                timestamp, known_at, frame = timestamp[same], known_at[same], frame.filter(same)
-                values = {column: array[same] for column, array in values.items()}
+            same = (frame[name] == text).fill_null(value=False).to_numpy()
+            timestamp, known_at, frame = timestamp[same], known_at[same], frame.filter(same)
+            values = {column: array[same] for column, array in values.items()}
         absent = [np.isnan(column) for column in values.values()]
         if any(column.any() for column in absent):
             kept = ~np.logical_or.reduce(absent)
             timestamp, known_at = timestamp[kept], known_at[kept]
             values = {name: column[kept] for name, column in values.items()}
         if not (timestamp[1:] > timestamp[:-1]).all():
-            # Of several that speak of the same moment the one that became known last stands.
+            # Of several that speak of the same moment the one that became known first stands.
             order = np.lexsort((known_at, timestamp))
-            order = order[np.append(np.diff(timestamp[order]) > 0, [True])] if len(order) else order
+            order = order[np.append([True], np.diff(timestamp[order]) > 0)]
             timestamp, known_at = timestamp[order], known_at[order]
             values = {name: column[order] for name, column in values.items()}
         in_order = bool((known_at[1:] >= known_at[:-1]).all())
@@ -88,7 +87,7 @@ class Observations:
         begins = np.empty(len(event) + 1, np.int64)
         begins[0], begins[-1] = 0, len(moments)
         begins[1:-1] = moments.searchsorted(known_at[first + 1 : last + 1], side="left")
-        counts = np.diff(begins)
+        counts = begins[1:] - begins[:-1]
         age = moments[begins[1:] - 1] - self.timestamp[index]
         if first >= 0 and not (age[counts > 0] > max_age // MICROSECOND).any():
             some = counts > 0
@@ -157,7 +156,9 @@ class ObservationFrames:
             if frame is None:
                 found = Observations.none(*columns)
             else:
-                found = Observations.of(frame, *columns, kinds=kinds, move=self._moves.get(dataset))
+                # Mostly a column has one kind, which is known by then: nothing to leave out.
+                some = {name: text for name, text in kinds.items() if self.kinds(dataset, name) != (text,)}
+                found = Observations.of(frame, *columns, kinds=some, move=self._moves.get(dataset))
             self._taken[key] = found
         return found
 

@@ -141,14 +141,15 @@ def _shift(
 
     Whole weeks, so that weekdays and the grids of all timeframes stay in place.
     """
-    times = [opens, ends]
+    firsts, lasts = [opens], [ends]
     for seen in observations.values():
-        times += [micros(seen.frame["timestamp"]), micros(seen.frame["known_at"])]
-    some = [moments for moments in times if len(moments)]
-    if not some:
+        firsts.append(micros(seen.frame["timestamp"]))
+        lasts.append(micros(seen.frame["known_at"]))
+    if not len(opens):
         return 0
     history = max([SMALLEST_DISTANCE, *(2 * span for each in features for span in each.observations.values())])
-    first, last = min(int(moments.min()) for moments in some), max(int(moments.max()) for moments in some)
+    first = min(int(moments.min()) for moments in firsts if len(moments))
+    last = max(int(moments.max()) for moments in lasts if len(moments))
     shift = ((last - first + history // MICROSECOND) // WEEK_MICROS + 1) * WEEK_MICROS
     if last + shift * count > np.iinfo(np.int64).max:
         raise UsageError(f"{count} series over so long a time are too many for one panel: evaluate fewer at once")

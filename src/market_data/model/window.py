@@ -51,7 +51,8 @@ class Window:
         self.axis_opens, self.axis_ends = axis or (opens, ends)
         self.observations = observations
         self._columns = dict(columns)
-        self._memo: dict[object, object] = {}
+        self._memo: dict[tuple[str, int, int], tuple[FloatArray, FloatArray]] = {}
+        self._doubled: dict[int, tuple[FloatArray, Doublings]] = {}
 
     @classmethod
     def of(cls, series: Series, frame: pl.DataFrame, observations: Mapping[str, pl.DataFrame] | None = None) -> Window:
@@ -152,25 +153,21 @@ class Window:
 
     def earlier(self, values: FloatArray, rows: int) -> FloatArray:
         """The values `rows` rows earlier; NaN where there is no such row."""
-        return self.once((id(values), "earlier", rows), values, lambda: self._blanked(shifted(values, rows), rows))
+        return self._once("earlier", values, rows, lambda: self._blanked(shifted(values, rows), rows))
 
     def sum_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Sum of this and the rows - 1 values before it; NaN until there are so many."""
         doublings = self._doublings(values)
-        return self.once(
-            (id(values), "sum", rows), values, lambda: self._blanked(doublings.sum_of_last(rows), rows - 1)
-        )
+        return self._once("sum", values, rows, lambda: self._blanked(doublings.sum_of_last(rows), rows - 1))
 
     def mean_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Mean of this and the rows - 1 values before it; NaN until there are so many."""
-        return self.once((id(values), "mean", rows), values, lambda: self.sum_of_last(values, rows) / rows)
+        return self._once("mean", values, rows, lambda: self.sum_of_last(values, rows) / rows)
 
     def deviation_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Sample standard deviation (divisor rows - 1) of this and the rows - 1 values before it."""
         doublings = self._doublings(values)
-        return self.once(
-            (id(values), "deviation", rows), values, lambda: self._blanked(doublings.deviation_of_last(rows), rows - 1)
-        )
+        return self._once("deviation", values, rows, lambda: self._blanked(doublings.deviation_of_last(rows), rows - 1))
 
     def consecutive(self, rows: int) -> NDArray[np.bool_]:
         """Whether a row and the `rows` rows before it follow on each other without a gap; for evenly spaced candles."""
@@ -201,23 +198,26 @@ class Window:
         elsewhere = self.axis_opens[: max(0, len(self) - lookback)] != moments[lookback:]
         if elsewhere.any():
             missed = np.concatenate([missed, np.flatnonzero(elsewhere) + lookback])
-        # Nothing opens before the first row: no need to look for it.
+        # Nothing opens before a series' first row: no need to look for it.
         index[missed] = -1
-        missed = missed[moments[missed] >= self.axis_opens[:1]]
+        first = self.axis_opens[:1]
+        if len(self.begins):
+            first = self.axis_opens[np.append(0, self.begins)][self.begins.searchsorted(missed, side="right")]
+        missed = missed[moments[missed] >= first]
         if len(missed):
             found = np.minimum(np.searchsorted(self.axis_opens, moments[missed]), len(self) - 1)
             near = (self.axis_opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
             index[missed] = np.where(near, found, -1)
         return index
 
-    def once(self, key: object, owner: object, compute: Callable[[], FloatArray]) -> FloatArray:
-        """The array computed on the first call with this key; `owner` is kept alive, since the key names its id."""
+    def _once(self, what: str, values: FloatArray, rows: int, compute: Callable[[], FloatArray]) -> FloatArray:
+        """The array computed on the first call for these values and rows."""
+        key = (what, id(values), rows)
         held = self._memo.get(key)
         if held is None:
-            held = (owner, _readonly(compute()))
-            self._memo[key] = held
-        value: FloatArray = held[1]  # type: ignore[index]  # the memo holds (owner, array) under array keys
-        return value
+            # The values are kept alive, since the key names their id.
+            held = self._memo[key] = (values, _readonly(compute()))
+        return held[1]
 
     def _blanked(self, values: FloatArray, rows: int) -> FloatArray:
         """The values with NaN in the first `rows` rows of every series that begins within the window."""
@@ -230,26 +230,10 @@ class Window:
         return values
 
     def _doublings(self, values: FloatArray) -> Doublings:
-        key = (id(values), "doublings")
-        held = self._memo.get(key)
+        held = self._doubled.get(id(values))
         if held is None:
-            held = (values, Doublings(values))
-            self._memo[key] = held
-        value: Doublings = held[1]  # type: ignore[index]  # the memo holds (owner, doublings) under this key
-        return value
-
-
-def _newest(sorted_values: IntArray, moments: IntArray) -> IntArray:
-    """Index of the last of the sorted values not above each moment; -1 where there is none."""
-    if 4 * len(sorted_values) > len(moments) or not (moments[1:] >= moments[:-1]).all():
-        return np.searchsorted(sorted_values, moments, side="right") - 1
-    # Few values for many moments in order: look up where each value begins to be the newest.
-    begins = np.searchsorted(moments, sorted_values, side="left")
-    return np.repeat(np.arange(-1, len(sorted_values)), np.diff(begins, prepend=0, append=len(moments)))
-
-
-def _micros(column: pl.Series) -> IntArray:
-    return column.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy()
+            held = self._doubled[id(values)] = (values, Doublings(values))
+        return held[1]
 
 
 def _readonly(values: FloatArray) -> FloatArray:
