@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
 
@@ -73,6 +74,18 @@ def apply(
     return change
 
 
+_DISAGREEMENTS: Final = pl.Schema(
+    {
+        "timestamp": UTC_MICROS,
+        "field": pl.String,
+        "source_a": pl.String,
+        "value_a": EXACT,
+        "source_b": pl.String,
+        "value_b": EXACT,
+    }
+)
+
+
 def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
     """Where an offered value differs beyond tolerance from the one standing from another source, field by field.
 
@@ -87,6 +100,8 @@ def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
         & (source != MANUAL)
         & ~(wins & (pl.col("present_source") == MANUAL))
     )
+    if offered.is_empty():
+        return pl.DataFrame(schema=_DISAGREEMENTS)
     parts = [
         offered.filter(_beyond_tolerance(name, source)).select(
             "timestamp",
