@@ -92,7 +92,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def status(instrument: Instrument) -> dict[str, Any]:
         return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
 
-    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
+    parts = SimpleNamespace(reader=Reader(ROWS), shelves=None, enricher=Enricher({}), status=status, run=asyncio.run)
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:

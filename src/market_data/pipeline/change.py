@@ -74,16 +74,14 @@ def apply(
     return change
 
 
-_DISAGREEMENTS: Final = pl.Schema(
-    {
-        "timestamp": UTC_MICROS,
-        "field": pl.String,
-        "source_a": pl.String,
-        "value_a": EXACT,
-        "source_b": pl.String,
-        "value_b": EXACT,
-    }
-)
+_DISAGREEMENTS: Final[dict[str, pl.DataType]] = {
+    "timestamp": UTC_MICROS,
+    "field": pl.String(),
+    "source_a": pl.String(),
+    "value_a": EXACT,
+    "source_b": pl.String(),
+    "value_b": EXACT,
+}
 
 
 def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
