@@ -74,7 +74,7 @@ def _child(folder: str, what: str, workers: int) -> None:
     with Sandbox(now=NOW, limits=False) as sandbox:
         values = {
             **sandbox.urls,
-            "database.data_dir": folder,
+            "database.data_dir": f"{folder}/data",  # the sandbox puts its data beside it
             "database.sandbox": True,
             "providers.polygon.api_key": "sandbox",
             **{f"providers.{name}.requests_per_minute": 600_000 for name in ("binance", "polygon", "yahoo")},
@@ -124,7 +124,8 @@ def _wanted(what: str) -> tuple[list[Instrument], list[Timeframe]]:
         return [Instrument("BTC", AssetClass.CRYPTO)], [Timeframe(frame) for frame in FRAMES]
     coins = [Instrument(coin.symbol, AssetClass.CRYPTO) for coin in COINS]
     stocks = [Instrument(one.symbol, AssetClass.ETF if one.etf else AssetClass.STOCK) for one in STOCKS]
-    return (coins + stocks)[:SYMBOLS], [Timeframe.H1]
+    # All stocks, then coins: as many coins more would wait for the next minute of Binance's request weight.
+    return (stocks + coins)[:SYMBOLS], [Timeframe.H1]
 
 
 def _second_worker(values: dict[str, Any]) -> None:
