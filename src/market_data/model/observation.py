@@ -76,6 +76,11 @@ class Observations:
             return Runs(np.full(1, -1), np.full(1, len(moments)), np.full(1, -1))
         known_at = self.known_at if self.arrival is None else self.known_at[self.arrival]
         first = int(known_at.searchsorted(moments[0], side="right")) - 1
+        if len(moments) == 1 and self.arrival is None:
+            # The live case, without a table.
+            old = first >= 0 and moments[0] - self.timestamp[first] > max_age // MICROSECOND
+            only = np.array([-1 if old else first])
+            return Runs(only, np.ones(1, np.int64), only)
         last = first if len(moments) == 1 else int(known_at.searchsorted(moments[-1], side="right")) - 1
         event = np.arange(first, last + 1)
         index = event
@@ -106,6 +111,9 @@ class Observations:
         if not len(moments) or not len(self):
             return np.full(len(moments), np.nan)
         first = int(self.timestamp.searchsorted(moments[0]))
+        if len(moments) == 1:
+            there = first < len(self) and self.timestamp[first] == moments[0] and known_at[first] <= moments[0]
+            return values[first : first + 1] if there else np.full(1, np.nan)
         place: slice | IntArray = slice(first, first + len(moments))
         if len(self) < first + len(moments) or (self.timestamp[place] != moments).any():
             place = np.minimum(self.timestamp.searchsorted(moments), len(self) - 1)

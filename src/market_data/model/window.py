@@ -193,17 +193,18 @@ class Window:
         if len(self.begins):
             moments = moments + (self.axis_opens - self.opens)
         index = np.arange(-lookback, len(self) - lookback)
+        head = min(lookback, len(self))
+        index[:head] = -1
         # Without gaps the wanted row is exactly `lookback` rows back: look there first.
-        missed = np.arange(min(lookback, len(self)))
-        elsewhere = self.axis_opens[: max(0, len(self) - lookback)] != moments[lookback:]
-        if elsewhere.any():
-            missed = np.concatenate([missed, np.flatnonzero(elsewhere) + lookback])
-        # Nothing opens before a series' first row: no need to look for it.
+        elsewhere = self.axis_opens[: len(self) - head] != moments[head:]
+        missed = np.flatnonzero(elsewhere) + head if elsewhere.any() else _NOWHERE
+        if head and moments[:head].max() >= self.axis_opens[0]:
+            missed = np.concatenate([np.arange(head), missed])
         index[missed] = -1
-        first = self.axis_opens[:1]
-        if len(self.begins):
-            first = self.axis_opens[np.append(0, self.begins)][self.begins.searchsorted(missed, side="right")]
-        missed = missed[moments[missed] >= first]
+        if len(self.begins) and len(missed):
+            # Nothing opens before a series' first row: no need to look for it.
+            first = self.axis_opens[np.append(0, self.begins)]
+            missed = missed[moments[missed] >= first[self.begins.searchsorted(missed, side="right")]]
         if len(missed):
             found = np.minimum(np.searchsorted(self.axis_opens, moments[missed]), len(self) - 1)
             near = (self.axis_opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
