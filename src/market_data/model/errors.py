@@ -3,12 +3,12 @@
 MarketDataError
 ├── UsageError               wrong argument; the message names what is valid (exit 2, HTTP 422)
 ├── ConfigError              wrong setting; the message names the nearest known one (exit 2)
+├── Stopped                  told to stop; what was committed is kept
 ├── TransientError           trying again may help
 │   ├── RateLimited          told to wait; carries ``retry_after`` seconds when the source said so
 │   ├── ProviderUnavailable  the source failed (5xx, outage page, open circuit)
 │   ├── ConnectionLost       no answer, or the answer stopped (DNS, refused, timeout, reset)
 │   └── DatabaseUnavailable  the database cannot be reached or went away
-├── Stopped                  told to stop; what was committed is kept
 └── PermanentError           trying again will not help
     ├── UnknownInstrument    the source does not list it
     ├── UnsupportedRequest   the source does not serve this dataset, timeframe or period
