@@ -137,3 +137,8 @@ def _processors() -> int:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_processors(), thread_name_prefix="features")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of its parent's threads: it makes its own.
+    os.register_at_fork(after_in_child=_threads.cache_clear)

@@ -135,7 +135,8 @@ class Runs:
 
     def spread(self, values: FloatArray) -> FloatArray:
         """One value per run, repeated for its rows; NaN where the run has no observation."""
-        return np.repeat(np.where(self.index >= 0, values, np.nan), self.counts)
+        known = np.where(self.index >= 0, values, np.nan)
+        return known.repeat(self.counts)
 
     def of(self, values: FloatArray) -> FloatArray:
         """The values of the observations, by row; NaN where there is none."""
