@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -17,6 +21,7 @@ from market_data.storage.keys import any_usable_key
 
 # Requests under way get so long to end when the server stops.
 GRACE_SECONDS: Final = 10
+START_SECONDS: Final = 30.0
 # More requests than this at once are refused, before memory is short.
 MOST_AT_ONCE: Final = 512
 
@@ -60,13 +65,22 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def server_of(api: FastAPI, *, quiet: bool = True) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that leaves signals to its caller: uvicorn would end the process before the database is closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def server_of(api: FastAPI) -> Server:
     """A server for the application: nothing of requests in its log, since addresses may carry secrets."""
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             api,
             log_config=None,
-            access_log=not quiet,
+            access_log=False,
             server_header=False,
             date_header=False,
             lifespan="off",
@@ -78,7 +92,27 @@ def server_of(api: FastAPI, *, quiet: bool = True) -> uvicorn.Server:
     )
 
 
-async def serve_from(server: uvicorn.Server, listening: socket.socket, started: Callable[[], None]) -> None:
+@contextmanager
+def in_background(api: FastAPI, listening: socket.socket) -> Iterator[None]:
+    """Serve in a thread of its own while the block runs.
+
+    Raises:
+        ConfigError: when it does not start.
+    """
+    server, started = server_of(api), threading.Event()
+    serving = partial(asyncio.run, serve_from(server, listening, started.set))
+    thread = threading.Thread(target=serving, name="market-data-api", daemon=True)
+    thread.start()
+    try:
+        if not started.wait(START_SECONDS):
+            raise ConfigError("the API did not start; the log says why")
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(2 * GRACE_SECONDS)
+
+
+async def serve_from(server: Server, listening: socket.socket, started: Callable[[], None]) -> None:
     """Serve until the server is told to exit; `started` is called when requests are taken."""
     serving = asyncio.create_task(server.serve([listening]))
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has no event for it
@@ -96,6 +130,13 @@ def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = 
     """
 
     async def run() -> None:
-        await serve_from(server_of(api), listening, started)
+        server = server_of(api)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await serve_from(server, listening, started)
 
     asyncio.run(run())

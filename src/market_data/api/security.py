@@ -17,7 +17,7 @@ from starlette.types import Scope as Connection
 from market_data.api.problems import Problem, problem_of
 from market_data.api.served import Served
 from market_data.model.errors import MarketDataError, TransientError
-from market_data.storage.keys import Key, Scope, any_usable_key, find_key, hashed
+from market_data.storage.keys import Key, Scope, any_key, find_key, hashed
 
 OPEN_PATHS: Final = frozenset({"/healthz"})
 TRIGGER_PATHS: Final = ("/api/v1/enrichment/trigger", "/api/v1/enrichment/jobs/")
@@ -138,7 +138,7 @@ class Gate:
         seen, exist = self._keys_exist
         if time.monotonic() - seen > KEYS_SEEN_SECONDS:
             try:
-                exist = await run_in_threadpool(any_usable_key, served.database, served.now())
+                exist = await run_in_threadpool(any_key, served.database)
             except TransientError:
                 if seen == float("-inf"):
                     raise

@@ -18,6 +18,7 @@ from market_data.cli.figures import score, seconds
 from market_data.cli.following import conclude, job_fields, part_line, stopped_by_signals, summarise, work_off
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_fields, print_json, print_rows, say
+from market_data.cli.serving import beside
 from market_data.model.errors import MarketDataError, UsageError
 from market_data.model.job import JobState, PartState, Status
 
@@ -33,9 +34,13 @@ LOOK_SECONDS: Final = 0.5
 def up(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Bring everything up to date, show it, and end.")] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the HTTP interface; 0 takes a free one. [default: 8000]"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the whole platform: database, scheduler and worker in one process, until Ctrl-C.
+    """Run the whole platform: database, scheduler, worker and HTTP interface in one process, until Ctrl-C.
 
     With --sandbox on recorded and modelled history, without network and keys, in a database of its own.
     """
@@ -57,9 +62,11 @@ def up(
         scheduler = app.scheduler()
         scheduler.start()
         try:
-            _first_jobs(app)
-            _tell_next(scheduler.next_runs(now()))
-            app.run(_serve(app))
+            with beside(app, port) as address:
+                say(f"serving on {address}/api/v1")
+                _first_jobs(app)
+                _tell_next(scheduler.next_runs(now()))
+                app.run(_serve(app))
         finally:
             scheduler.stop()
         _farewell(app)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from market_data.cli.invocation import Invocation
 from market_data.cli.output import say
+from market_data.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from market_data.bootstrap import App
 
 
 def serve(
@@ -29,10 +36,42 @@ def serve(
         address = host or app.settings.api.host
         check_address(app, address)
         with bound(address, app.settings.api.port if port is None else port) as listening:
-            shown = f"[{address}]" if ":" in address else address
-            url = f"http://{shown}:{listening.getsockname()[1]}"
+            url = address_of(address, listening)
             with serving(app, listens_beyond=not is_loopback(address)) as served:
                 run(create_api(served), listening, lambda: say(f"serving on {url}; stop with Ctrl-C"))
+
+
+@contextmanager
+def beside(app: App, port: int | None) -> Iterator[str]:
+    """The HTTP interface in the background while the block runs; yields its address.
+
+    Where the port of the defaults is taken, any other will do; one that was asked for must be free.
+    """
+    from market_data.api.app import create_api
+    from market_data.api.listening import bound, check_address, in_background
+    from market_data.api.security import is_loopback
+    from market_data.api.served import serving
+
+    limits = app.settings.api
+    check_address(app, limits.host)
+    try:
+        listening = bound(limits.host, limits.port if port is None else port)
+    except ConfigError:
+        if port is not None or "api.port" in app.settings.origins:
+            raise
+        listening = bound(limits.host, 0)
+    with (
+        listening,
+        serving(app, listens_beyond=not is_loopback(limits.host)) as served,
+        in_background(create_api(served), listening),
+    ):
+        yield address_of(limits.host, listening)
+
+
+def address_of(host: str, listening: socket.socket) -> str:
+    """The URL of a listening socket."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listening.getsockname()[1]}"
 
 
 def openapi() -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from market_data.client.transport import TIMEOUT
-from market_data.model.errors import DatabaseUnavailable
 
-START_SECONDS: Final = 30.0
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 @contextmanager
@@ -54,22 +51,11 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
 
 
 @contextmanager
-def _listening(api: Any, path: Path) -> Iterator[None]:
+def _listening(api: FastAPI, path: Path) -> Iterator[None]:
     """A server on a socket in a folder of this user's own, in a thread."""
-    from market_data.api.listening import serve_from, server_of
+    from market_data.api.listening import in_background
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(path))
-        server = server_of(api)
-        started = threading.Event()
-
-        serving = partial(asyncio.run, serve_from(server, listening, started.set))
-        thread = threading.Thread(target=serving, name="market-data-local", daemon=True)
-        thread.start()
-        if not started.wait(START_SECONDS) or not server.started:
-            raise DatabaseUnavailable("the local database could not be served; try again")
-        try:
+        with in_background(api, listening):
             yield
-        finally:
-            server.should_exit = True
-            thread.join(START_SECONDS)

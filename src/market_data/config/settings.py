@@ -181,7 +181,7 @@ class ApiSettings(Section):
     port: Port
     """Port to listen on."""
     keys: Literal["auto", "required", "off"]
-    """Whether requests need an API key. auto: as soon as one exists, and always beyond loopback."""
+    """Whether requests need an API key. auto: from the first one made on, and always beyond loopback."""
     allow_remote_without_keys: bool
     """Whether to listen beyond loopback although requests need no key."""
     hosts: Names

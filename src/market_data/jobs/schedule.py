@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from socket import gethostname
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from market_data.model.timeframe import Timeframe
 from market_data.storage import coverage, work
 from market_data.storage.database import Connection, Database
 from market_data.storage.state import read_state, write_state
+from market_data.storage.switches import note_scheduler
 from market_data.storage.tracked import Tracked
 
 log = structlog.get_logger()
@@ -197,6 +199,7 @@ class Scheduler:
     def _wake(self) -> None:
         try:
             self.tick(self._jobs.clock())
+            note_scheduler(self._database, gethostname(), self._jobs.clock())
         except MarketDataError as error:
             # Nothing is lost: the next wake-up finds the same due.
             log.warning("schedule_waits", error=str(error))

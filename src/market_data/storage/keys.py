@@ -113,6 +113,11 @@ def any_usable_key(database: Database, now: datetime) -> bool:
     )
 
 
+def any_key(database: Database) -> bool:
+    """Whether a key was ever made: revoking or outliving the last one must not open the door again."""
+    return bool(database.rows("SELECT 1 FROM api_keys LIMIT 1"))
+
+
 def find_key(database: Database, token: str, now: datetime) -> Key | None:
     """The key of a token, revoked and expired ones included; None for a wrong token. Notes when it was used."""
     shape = _TOKEN.fullmatch(token)

@@ -109,6 +109,8 @@ def test_the_first_key_closes_the_door(database_url: str, clock: Any, opening: O
         token = create_key(served.app.database, "first", [Scope.READ], clock())
         assert asking.get("/readyz").status_code == 401
         assert asking.get("/readyz", headers=bearer(token)).status_code == 200
+        revoke_key(served.app.database, "first", clock())
+        assert asking.get("/readyz").status_code == 401
 
 
 def test_only_hashes_are_stored(locked: tuple[Any, Any], clock: Any) -> None:
