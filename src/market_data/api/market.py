@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
@@ -23,7 +23,7 @@ from market_data.api.bodies import Form, accepted
 from market_data.api.fact_documents import FACT_PAGES
 from market_data.api.problems import described
 from market_data.api.rows import CANDLE_COLUMNS, ENRICHED_COLUMNS, CandlesPage, FeaturesPage
-from market_data.api.selections import Candles, Facts
+from market_data.api.selections import Candles, Facts, adjustment_of
 from market_data.api.served import Backing
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
 from market_data.model.instrument import Series
@@ -32,7 +32,12 @@ from market_data.storage.windows import FactQuery
 router = APIRouter(prefix="/market", tags=["market"])
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 IfNoneMatch = Annotated[str | None, Header(include_in_schema=False)]
-Adjusted = Annotated[bool, Query(description="Prices and volumes adjusted for the splits and dividends known by then.")]
+Adjusted = Annotated[
+    Literal["none", "splits", "total", "false", "true"],
+    Query(
+        description="For which actions known by then: splits (or true), total: splits and dividends; none (or false)."
+    ),
+]
 Source = Annotated[
     str | None,
     Query(max_length=64, pattern=r"^[a-z0-9_:.\-]+$", description="Only of this source.", examples=["binance"]),
@@ -62,7 +67,7 @@ def features(
     end: End = None,
     limit: Limit = None,
     as_of: AsOf = None,
-    adjusted: Adjusted = False,
+    adjusted: Adjusted = "none",
     accept: Accept = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
@@ -75,7 +80,7 @@ def features(
         oldest_first=start is not None,
         limit=limit,
         as_of=as_of,
-        adjusted=adjusted,
+        adjustment=adjustment_of(adjusted),
     )
     return wanted.answer(accepted(accept), if_none_match, request.url.query)
 
@@ -91,7 +96,7 @@ def candles(
     end: End = None,
     limit: Limit = None,
     as_of: AsOf = None,
-    adjusted: Adjusted = False,
+    adjusted: Adjusted = "none",
     accept: Accept = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
@@ -104,7 +109,7 @@ def candles(
         oldest_first=start is not None,
         limit=limit,
         as_of=as_of,
-        adjusted=adjusted,
+        adjustment=adjustment_of(adjusted),
     )
     return wanted.answer(accepted(accept), if_none_match, request.url.query)
 

@@ -83,7 +83,7 @@ class CandlesPage(Document):
     asset_class: Class
     timeframe: Frame
     as_of: Time | None
-    adjusted: bool
+    adjusted: Annotated[Literal["none", "splits", "total"], Field(examples=["none"])]
     count: int
     next: Time | None
     """`start` of the next page; null on the last, and where the newest were asked for."""
@@ -97,7 +97,7 @@ class FeaturesPage(Document):
     asset_class: Class
     timeframe: Frame
     as_of: Time | None
-    adjusted: bool
+    adjusted: Annotated[Literal["none", "splits", "total"], Field(examples=["none"])]
     count: int
     next: Time | None
     """`start` of the next page; null on the last, and where the newest were asked for."""

@@ -20,6 +20,7 @@ from market_data.api.problems import Problem
 from market_data.api.served import Served
 from market_data.model.instrument import Series
 from market_data.model.timeframe import EPOCH, MICROSECOND, TimeRange
+from market_data.pipeline.adjust import Adjustment
 from market_data.pipeline.history import enriched
 from market_data.storage.windows import FactQuery, fact_page, fact_pages
 
@@ -27,6 +28,11 @@ JSON_ROWS: Final = 1_000
 MOST_JSON_ROWS: Final = 10_000
 # Rows in memory at a time when many are streamed.
 CHUNK_ROWS: Final = 20_000
+
+
+def adjustment_of(name: str) -> Adjustment:
+    """The adjustment of that name; true means splits, as charts have it."""
+    return {"true": Adjustment.SPLITS, "false": Adjustment.NONE}.get(name) or Adjustment(name)
 
 
 def json_limit(limit: int | None) -> int:
@@ -80,7 +86,7 @@ class Candles:
     """Whether a limit keeps the oldest rows; else the newest."""
     limit: int | None
     as_of: datetime | None
-    adjusted: bool
+    adjustment: Adjustment
 
     def answer(self, form: Form, if_none_match: str | None, query: str) -> Response:
         """The rows in the form asked for, or 304 when the asker has them already."""
@@ -96,7 +102,11 @@ class Candles:
     def tag(self, form: Form, query: str) -> str:
         """Changes with all the answer depends on: the series' last change, the features' definitions, the request."""
         moment = self.served.windows.moment(self.series)
-        seen = (moment, self.served.app.shelves.version, self.series.key, self.columns, form, query)
+        seen: tuple[object, ...] = (moment, self.served.app.shelves.version, self.series.key, self.columns, form, query)
+        if self.adjustment is not Adjustment.NONE:
+            # What happens to a price tomorrow may be known today.
+            known = self.served.windows.actions_known(self.series.instrument)
+            seen = (*seen, known, self.served.now().date())
         return f'W/"{hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()}"'
 
     def _page(self, headers: dict[str, str]) -> Response:
@@ -116,7 +126,7 @@ class Candles:
             "asset_class": asset_class,
             "timeframe": timeframe,
             "as_of": self.as_of,
-            "adjusted": self.adjusted,
+            "adjusted": self.adjustment.value,
             "count": rows.height,
             "next": following,
         }
@@ -149,9 +159,19 @@ class Candles:
 
     def read(self, span: TimeRange | None, limit: int | None = None) -> pl.DataFrame:
         """Rows of [start, end) in order; the newest `limit` of them when given."""
-        if self.as_of is None and limit is None and span is not None:
+        plain = self.as_of is None and self.adjustment is Adjustment.NONE
+        if plain and limit is None and span is not None:
             return self.served.windows.stored(self.series, span, self.columns)
-        found = enriched(self.served.reader, self.served.app.shelves, self.series, span, limit=limit, as_of=self.as_of)
+        found = enriched(
+            self.served.reader,
+            self.served.app.shelves,
+            self.series,
+            span,
+            limit=limit,
+            as_of=self.as_of,
+            adjustment=self.adjustment,
+            now=self.served.now(),
+        )
         return found.select(self.columns)
 
 

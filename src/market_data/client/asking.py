@@ -82,14 +82,14 @@ class MarketData:
         asset_class: str | None = None,
         limit: int | None = None,
         as_of: Moment | None = None,
-        adjusted: bool = False,
+        adjusted: str = "none",
     ) -> pl.DataFrame:
         """Candles in order of time: prices as exact decimals, source, revision, quality.
 
         Args:
             limit: at most so many: the first after `start`, the newest without one.
             as_of: what was known at this moment.
-            adjusted: prices and volumes adjusted for splits and dividends.
+            adjusted: none, splits, or total for splits and dividends.
 
         Raises:
             UnknownInstrument: when it is neither tracked nor was ever enriched.
@@ -107,7 +107,7 @@ class MarketData:
         asset_class: str | None = None,
         limit: int | None = None,
         as_of: Moment | None = None,
-        adjusted: bool = False,
+        adjusted: str = "none",
     ) -> pl.DataFrame:
         """Enriched candles in order of time; the arguments are those of `candles`."""
         return self._series("features", symbol, timeframe, start, end, asset_class, limit, as_of, adjusted)
@@ -199,7 +199,7 @@ class MarketData:
         asset_class: str | None,
         limit: int | None,
         as_of: Moment | None,
-        adjusted: bool,
+        adjusted: str,
     ) -> pl.DataFrame:
         return self._transport.frame(
             f"/api/v1/market/{kind}/{_part(symbol)}/{_part(timeframe)}",
@@ -208,7 +208,7 @@ class MarketData:
             asset_class=asset_class,
             limit=limit,
             as_of=_text(as_of),
-            adjusted=adjusted or None,
+            adjusted=adjusted,
         )
 
     def _facts(

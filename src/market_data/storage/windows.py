@@ -55,6 +55,19 @@ class Windows:
         rows = self.database.rows(f"SELECT moment FROM series_moments WHERE {_OF_SERIES}", series.key)
         return rows[0]["moment"] if rows else None
 
+    def actions_known(self, instrument: Instrument) -> tuple[datetime | None, datetime | None]:
+        """When the newest version of a split and of a dividend became known; None without any."""
+        (row,) = self.database.rows(
+            "SELECT "
+            "(SELECT max(known_from) FROM stock_splits a WHERE (a.symbol, a.asset_class) = (i.symbol, i.class))"
+            " AS splits, "
+            "(SELECT max(known_from) FROM dividends a WHERE (a.symbol, a.asset_class) = (i.symbol, i.class))"
+            " AS dividends "
+            "FROM (VALUES (%s, %s)) i (symbol, class)",
+            (instrument.symbol, instrument.asset_class.value),
+        )
+        return row["splits"], row["dividends"]
+
 
 def _within(series: Series, span: TimeRange | None) -> tuple[str, list[Any]]:
     if span is None:

@@ -193,3 +193,22 @@ def test_as_of_answers_what_was_known(asking: Any) -> None:
     assert before["candles"] == []
     assert [row["sma_20"] for row in now["candles"]] == [156.875, 157.125, 157.375]
     assert datetime.fromisoformat(now["as_of"]) == datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_prices_are_adjusted_where_asked_for(asking: Any) -> None:
+    """A dividend of 0.26 on 2026-02-09, the close before it as stored: total factor 1 - 0.26 / close."""
+    path, day = "/api/v1/market/candles/AAPL/1d", {"start": "2026-02-05", "end": "2026-02-10"}
+    raw = asking.get(path, params=day).json()
+    total = asking.get(path, params={**day, "adjusted": "total"}).json()
+    splits = asking.get(path, params={**day, "adjusted": "true"}).json()
+    assert [body["adjusted"] for body in (raw, total, splits)] == ["none", "total", "splits"]
+    closes = [row["close"] for row in raw["candles"]]
+    # Thursday, Friday, Monday: Monday is the ex-date.
+    factor = 1 - 0.26 / closes[1]
+    expected = [closes[0] * factor, closes[1] * factor, closes[2]]
+    assert [row["close"] for row in total["candles"]] == pytest.approx(expected, abs=1e-9)
+    # The only split was before all of this.
+    assert [row["close"] for row in splits["candles"]] == closes
+    stream = asking.get(path, params={**day, "adjusted": "total"}, headers={"Accept": ARROW})
+    assert frame_of(stream.content)["close"].cast(pl.Float64).to_list() == pytest.approx(expected, abs=1e-9)
+    assert asking.get(path, params={"adjusted": "perhaps"}).status_code == 422
