@@ -85,6 +85,7 @@ class Source:
         self.files: dict[str, bytes] = {}
         self.checksums: dict[str, str] = {}
         self.labels_are_starts = True
+        self.used_weight = 40
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -109,7 +110,7 @@ class Source:
 
     def answer(self, body: object) -> httpx.Response:
         content = json.dumps(body, separators=(",", ":")).encode()
-        return httpx.Response(200, content=content, headers={"X-MBX-USED-WEIGHT-1M": "40"})
+        return httpx.Response(200, content=content, headers={"X-MBX-USED-WEIGHT-1M": str(self.used_weight)})
 
     def add_file(self, path: str, csv: str) -> None:
         """A file of the archive and its checksum."""

@@ -177,6 +177,16 @@ def test_pages_are_large_for_short_ranges_and_cheap_for_long_ones() -> None:
     assert limits == ["499"] * 379
 
 
+def test_pages_are_cheap_once_others_have_used_half_of_the_weight() -> None:
+    source = fake.Source()
+    span = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC)
+    for used, limit in ((1199, "1500"), (1200, "499")):
+        source.used_weight, source.requests = used, []
+        fetch(binance(source), BTC, Timeframe.M1, *span)
+        limits = {request.url.params.get("limit") for request in source.requests if "klines" in request.url.path}
+        assert limits == {limit}, used
+
+
 def test_a_page_longer_than_asked_for_is_malformed() -> None:
     source = fake.Source()
     rows = [fake.kline(second, 60) for second in range(0, 60 * 1501, 60)]

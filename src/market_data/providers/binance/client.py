@@ -123,6 +123,11 @@ class Client:
         response = await self._http.get(url, ARCHIVE, limit="archive")
         return None if response.status == 404 else response
 
+    def has_plenty(self, market: Market) -> bool:
+        """Whether more than half of a minute's weight was left when the source last told."""
+        left = self._http.quota_remaining
+        return left is None or left > self._weights[market.venue] / 2
+
     def _dialect(self, market: Market) -> Dialect:
         return dialect(lambda: self._weights[market.venue])
 

@@ -26,7 +26,8 @@ from market_data.transport.ordered import fetch_ordered
 # Ranges that end longer ago than this are closed whatever our clock's error.
 CLOCK_DOUBT = timedelta(hours=1)
 # Weight of a 1500-row page is 10, of a 499-row page 2 (a fifth for a third): large pages while they use at most half
-# of a minute's 2400, small ones for long ranges, where the weight and not the round trip is what we wait for.
+# of a minute's 2400, small ones for long ranges, and once others have used half of it: there the weight and not the
+# round trip is what we wait for.
 MOST_LARGE_PAGES = 120
 CONCURRENCY = 4
 FILES_AT_ONCE = 2
@@ -73,7 +74,7 @@ class Candles:
 
     async def from_rest(self, span: TimeRange) -> AsyncIterator[Page]:
         """The same, from REST alone."""
-        windows = _windows(span, self.timeframe, self.market)
+        windows = _windows(span, self.timeframe, self.market, spend=self.client.has_plenty(self.market))
         async for page in fetch_ordered(windows, self._ask, concurrency=CONCURRENCY):
             if page.frame.height:
                 yield page
@@ -195,11 +196,11 @@ async def _first_candle(
     return max(start, first["timestamp"][0]) if first.height else None
 
 
-def _windows(span: TimeRange, timeframe: Timeframe, market: Market) -> Iterator[Window]:
-    """Consecutive pieces of `span`, each of at most one page of candles."""
+def _windows(span: TimeRange, timeframe: Timeframe, market: Market, *, spend: bool) -> Iterator[Window]:
+    """Consecutive pieces of `span`, each of at most one page of candles; small ones unless weight may be spent."""
     opens = grid(AssetClass.CRYPTO, timeframe, span).opens
     large = market.page_limits[0]
-    limit = large if len(opens) <= large * MOST_LARGE_PAGES else market.page_limits[-1]
+    limit = large if spend and len(opens) <= large * MOST_LARGE_PAGES else market.page_limits[-1]
     # From the first open on: a start between two candles would have the page begin one earlier, and lose its last.
     bounds = [*(from_micros(moment) for moment in opens[::limit]), span.end] if len(opens) else []
     for start, end in pairwise(bounds):
