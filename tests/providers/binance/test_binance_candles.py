@@ -177,10 +177,10 @@ def test_pages_are_large_for_short_ranges_and_cheap_for_long_ones() -> None:
     assert limits == ["499"] * 379
 
 
-def test_pages_are_cheap_once_others_have_used_half_of_the_weight() -> None:
+def test_pages_are_cheap_once_a_fifth_of_the_weight_is_used() -> None:
     source = fake.Source()
     span = datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC)
-    for used, limit in ((1199, "1500"), (1200, "499")):
+    for used, limit in ((479, "1500"), (480, "499")):
         source.used_weight, source.requests = used, []
         fetch(binance(source), BTC, Timeframe.M1, *span)
         limits = {request.url.params.get("limit") for request in source.requests if "klines" in request.url.path}

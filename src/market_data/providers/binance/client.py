@@ -34,6 +34,8 @@ STATISTICS_REQUESTS = 1000
 FUNDING_REQUESTS = 500
 # The archive is a bucket without a published limit.
 ARCHIVE_REQUESTS_PER_MINUTE = 1200
+# With this share of a minute's weight left, pages may be large: fifty coins' year of hours then fits into a minute.
+PLENTY = 0.8
 
 
 class Client:
@@ -124,9 +126,9 @@ class Client:
         return None if response.status == 404 else response
 
     def has_plenty(self, market: Market) -> bool:
-        """Whether more than half of a minute's weight was left when the source last told."""
+        """Whether `PLENTY` of a minute's weight was left when the source last told."""
         left = self._http.quota_remaining
-        return left is None or left > self._weights[market.venue] / 2
+        return left is None or left > PLENTY * self._weights[market.venue]
 
     def _dialect(self, market: Market) -> Dialect:
         return dialect(lambda: self._weights[market.venue])

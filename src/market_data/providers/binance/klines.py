@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -26,8 +25,8 @@ from market_data.transport.ordered import fetch_ordered
 # Ranges that end longer ago than this are closed whatever our clock's error.
 CLOCK_DOUBT = timedelta(hours=1)
 # Weight of a 1500-row page is 10, of a 499-row page 2 (a fifth for a third): large pages while they use at most half
-# of a minute's 2400, small ones for long ranges, and once others have used half of it: there the weight and not the
-# round trip is what we wait for.
+# of a minute's 2400, small ones for long ranges and while much of it is used: there the weight and not the round
+# trip is what we wait for.
 MOST_LARGE_PAGES = 120
 CONCURRENCY = 4
 FILES_AT_ONCE = 2
@@ -74,7 +73,7 @@ class Candles:
 
     async def from_rest(self, span: TimeRange) -> AsyncIterator[Page]:
         """The same, from REST alone."""
-        windows = _windows(span, self.timeframe, self.market, spend=self.client.has_plenty(self.market))
+        windows = _windows(span, self.timeframe, self.market, lambda: self.client.has_plenty(self.market))
         async for page in fetch_ordered(windows, self._ask, concurrency=CONCURRENCY):
             if page.frame.height:
                 yield page
@@ -196,15 +195,17 @@ async def _first_candle(
     return max(start, first["timestamp"][0]) if first.height else None
 
 
-def _windows(span: TimeRange, timeframe: Timeframe, market: Market, *, spend: bool) -> Iterator[Window]:
-    """Consecutive pieces of `span`, each of at most one page of candles; small ones unless weight may be spent."""
+def _windows(span: TimeRange, timeframe: Timeframe, market: Market, has_plenty: Callable[[], bool]) -> Iterator[Window]:
+    """Consecutive pieces of `span`, each of at most one page of candles; a large one while there is plenty."""
     opens = grid(AssetClass.CRYPTO, timeframe, span).opens
-    large = market.page_limits[0]
-    limit = large if spend and len(opens) <= large * MOST_LARGE_PAGES else market.page_limits[-1]
-    # From the first open on: a start between two candles would have the page begin one earlier, and lose its last.
-    bounds = [*(from_micros(moment) for moment in opens[::limit]), span.end] if len(opens) else []
-    for start, end in pairwise(bounds):
-        yield Window(TimeRange(start, end), limit)
+    large, small = market.page_limits[0], market.page_limits[-1]
+    few, first = len(opens) <= large * MOST_LARGE_PAGES, 0
+    while first < len(opens):
+        limit = large if few and has_plenty() else small
+        end = from_micros(opens[first + limit]) if first + limit < len(opens) else span.end
+        # From the first open on: a start between two candles would have the page begin one earlier, and lose its last.
+        yield Window(TimeRange(from_micros(opens[first]), end), limit)
+        first += limit
 
 
 def _reconciled(filed: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
