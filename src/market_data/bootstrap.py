@@ -20,6 +20,8 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.model.rule import Rule
 from market_data.model.timeframe import Timeframe
+from market_data.monitoring.readings import Limits as ReadingLimits
+from market_data.monitoring.readings import Observer
 from market_data.pipeline.collect import Collector
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Enricher
@@ -116,7 +118,26 @@ class App:
         """A worker, to be run in an event loop."""
         from market_data.jobs.worker import Worker
 
-        return Worker(open_workshop(self), worker_limits(self.settings))
+        return Worker(open_workshop(self), worker_limits(self.settings), self.breakers)
+
+    def breakers(self) -> dict[str, str]:
+        """Per source the state of its breaker in this process."""
+        return {http.name: http.breaker.state.value for http in self.connections}
+
+    @property
+    def observer(self) -> Observer:
+        """What looks for whatever can be wrong."""
+        quality = self.settings.quality
+        critical = {asset_class: ages.critical for asset_class, ages in quality.freshness.items()}
+        return Observer(
+            database=self.database,
+            standings=self.standings,
+            tracked=self.tracked,
+            timetable=timetable(self.settings),
+            limits=ReadingLimits(critical_seconds=critical, min_quality=quality.min_quality_score),
+            breakers=self.breakers,
+            clock=self.clock,
+        )
 
     async def disconnect(self) -> None:
         """Close the connections to all sources, in the event loop that used them; a later request opens new ones."""

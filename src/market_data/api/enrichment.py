@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -18,9 +17,8 @@ from market_data.api.served import Backing, Served
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Status
 from market_data.model.timeframe import Timeframe
+from market_data.monitoring.readings import LOG_WINDOW, QUALITY_WINDOW
 
-LOG_WINDOW: Final = timedelta(hours=24)
-QUALITY_WINDOW: Final = timedelta(days=7)
 MOST_SYMBOLS: Final = 500
 MOST_JOBS: Final = 200
 

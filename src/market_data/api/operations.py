@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
 from typing import Annotated, Final
 
 import polars as pl
@@ -12,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 
 from market_data.api.arguments import AssetClassQuery, Cursor, Symbol
 from market_data.api.cursors import decoded, encoded
-from market_data.api.enrichment import LOG_WINDOW, QUALITY_WINDOW
 from market_data.api.jobs import job_page
 from market_data.api.operation_documents import (
     Alive,
@@ -32,11 +30,11 @@ from market_data.api.served import Backing, Served
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
-from market_data.storage import switches
+from market_data.monitoring.readings import LOG_WINDOW, QUALITY_WINDOW, Readings
+from market_data.monitoring.rules import QUEUE_STUCK, overdue_beyond_critical
 from market_data.transport.breaker import BreakerState
 
-# A worker reports every ten seconds; one silent for longer is gone.
-WORKER_SILENT: Final = timedelta(seconds=60)
+MOST_NAMED: Final = 3
 
 dashboard = APIRouter(prefix="/enrichment/dashboard", tags=["operations"])
 listings = APIRouter(tags=["operations"])
@@ -186,22 +184,40 @@ def readyz(served: Backing) -> Response:
 
 
 def health_of(served: Served) -> Health:
-    """Database, scheduler, workers, sources and data, each with whether it is well; never raises."""
+    """Database, scheduler, workers, queue, sources and data, each with whether it is well; never raises."""
     now = served.now()
     try:
-        served.database.rows("SELECT 1")
-        state = switches.scheduler_state(served.database, now)
-        workers = served.tallies.workers(now - WORKER_SILENT)
+        readings = served.observer.read()
     except MarketDataError as error:
         checks = [Check(name="database", healthy=False, detail=type(error).__name__)]
         return Health(status="unhealthy", checks=checks, timestamp=now)
     checks = [
         Check(name="database", healthy=True, detail=None),
-        Check(name="scheduler", healthy=state == "running", detail=state),
-        Check(name="workers", healthy=workers > 0, detail=f"{workers} reported within a minute"),
+        Check(name="scheduler", healthy=readings.scheduler == "running", detail=readings.scheduler),
+        Check(name="workers", healthy=readings.workers > 0, detail=f"{readings.workers} alive"),
+        _queue(readings),
+        *(
+            Check(name=f"source {source}", healthy=state == "closed", detail=f"breaker {state}")
+            for source, state in readings.breakers.items()
+        ),
+        _data(readings),
     ]
-    for http in served.app.connections:
-        closed = http.breaker.state is BreakerState.CLOSED
-        checks.append(Check(name=f"source {http.name}", healthy=closed, detail=f"breaker {http.breaker.state}"))
     status = "healthy" if all(check.healthy for check in checks) else "degraded"
     return Health(status=status, checks=checks, timestamp=now)  # type: ignore[arg-type]  # one of the three
+
+
+def _queue(readings: Readings) -> Check:
+    waiting, idle = sum(readings.queue_depth.values()), readings.queue_idle
+    detail = f"{waiting} parts wait or are worked on"
+    stuck = idle > QUEUE_STUCK.total_seconds()
+    return Check(
+        name="queue", healthy=not stuck, detail=f"{detail}; none begun or ended for {idle:.0f} s" if stuck else detail
+    )
+
+
+def _data(readings: Readings) -> Check:
+    late = overdue_beyond_critical(readings)
+    names = ", ".join(f"{one.instrument.symbol} ({one.overdue:.0f} s)" for one in late[:MOST_NAMED])
+    more = f" and {len(late) - MOST_NAMED} more" if len(late) > MOST_NAMED else ""
+    detail = f"overdue beyond the critical age: {names}{more}" if late else "no tracked instrument is overdue"
+    return Check(name="data", healthy=not late, detail=detail)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
@@ -14,6 +15,7 @@ from market_data.bootstrap import App
 from market_data.jobs.queue import Jobs
 from market_data.model.errors import UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.monitoring.readings import Observer
 from market_data.pipeline.status import Standings
 from market_data.storage import switches
 from market_data.storage.database import Database
@@ -49,10 +51,15 @@ class Served:
         """Long reads in pieces."""
         return Windows(self.database)
 
-    @property
+    @cached_property
     def tallies(self) -> Tallies:
-        """Counts over the logs."""
+        """Counts over the logs, some of them remembered."""
         return Tallies(self.database)
+
+    @property
+    def observer(self) -> Observer:
+        """What looks for whatever can be wrong."""
+        return replace(self.app.observer, database=self.database)
 
     @property
     def standings(self) -> Standings:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from socket import gethostname
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -29,11 +31,10 @@ from market_data.jobs.tasks import Workshop
 from market_data.model.errors import DatabaseUnavailable, MarketDataError, SchemaMismatch
 from market_data.model.job import Kind
 from market_data.storage import migrate, work
+from market_data.storage.workers import ALIVE_LOCK, report_worker
 
 log = structlog.get_logger()
 
-# First of the two numbers of the advisory lock that a live worker holds; the second is its own number.
-ALIVE_LOCK: Final = 731_045
 POOL_SIZE: Final = 4
 POLL_SECONDS: Final = 5.0
 PROGRESS_SECONDS: Final = 1.0
@@ -58,9 +59,11 @@ class Worker:
     Args:
         workshop: what the tasks work with.
         limits: how many parts at once, how long to drain, when another worker counts as dead.
+        breakers: per source the state of its breaker in this process, to be told to the others.
     """
 
-    def __init__(self, workshop: Workshop, limits: Limits) -> None:
+    def __init__(self, workshop: Workshop, limits: Limits, breakers: Callable[[], Mapping[str, str]] = dict) -> None:
+        self._breakers = breakers
         self._workshop = workshop
         self._database = workshop.database
         self._limits = limits
@@ -113,7 +116,9 @@ class Worker:
             update_heartbeat_interval=limits.heartbeat_seconds,
             stalled_worker_timeout=limits.stalled_seconds,
         )
-        chores = [asyncio.create_task(chore(worker)) for chore in (self._show_life, self._sweep, self._flush)]
+        chores = [
+            asyncio.create_task(chore(worker)) for chore in (self._show_life, self._report, self._sweep, self._flush)
+        ]
         try:
             if self._stopping:
                 return
@@ -132,7 +137,8 @@ class Worker:
             min_size=1,
             max_size=POOL_SIZE,
             timeout=OPEN_SECONDS,
-            kwargs={"autocommit": True, "application_name": "market-data worker"},
+            kwargs={"application_name": "market-data worker"},
+            configure=_commit_each,
         )
         queue = Queue(connector=connector)
         for kind in Kind:
@@ -159,6 +165,20 @@ class Worker:
         except (psycopg.Error, DatabaseUnavailable) as error:
             log.warning("worker_restarts", error=str(error))
             worker.stop()  # type: ignore[no-untyped-call]
+
+    async def _report(self, worker: QueueWorker) -> None:
+        """Tell the others how this process finds the sources, again and again."""
+        while worker.worker_id is None:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+        while True:
+            breakers, now = self._breakers(), self._workshop.clock()
+            try:
+                await asyncio.to_thread(
+                    report_worker, self._database, worker.worker_id, gethostname(), os.getpid(), breakers, now
+                )
+            except MarketDataError as error:
+                log.warning("report_failed", error=str(error))
+            await asyncio.sleep(self._limits.heartbeat_seconds)
 
     async def _sweep(self, worker: QueueWorker) -> None:
         """Put back what dead workers left, and make room for a newer program, again and again."""
@@ -208,6 +228,11 @@ class Worker:
             await asyncio.wait_for(self._woken.wait(), seconds)
         except TimeoutError:
             return
+
+
+async def _commit_each(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Not among the arguments of the connection: Procrastinate gives its own to the one that hears of new parts."""
+    await connection.set_autocommit(True)
 
 
 # Dead is who was silent for long, or holds no lock; a worker that only just registered may not hold it yet.

@@ -12,6 +12,7 @@ from uuid import UUID
 import polars as pl
 
 from market_data.model.dataset import UTC_MICROS
+from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.change import Change, apply
@@ -106,7 +107,13 @@ def ingest(
         _store(connection, database, shelves, batch, purpose, clock, found, attempt, also)
         return attempt
 
-    return database.retrying_transaction(transaction)
+    try:
+        return database.retrying_transaction(transaction)
+    except MarketDataError:
+        raise
+    except Exception as error:  # what breaks between fetching and storing is computing: its log is kept
+        audit.log_compute_failure(database, batch.series, error, clock())
+        raise
 
 
 def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:

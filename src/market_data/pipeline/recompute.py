@@ -8,12 +8,13 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.derive import Shelves, derive
 from market_data.pipeline.normalise import with_ends
 from market_data.pipeline.ripple import COLUMNS, disputed_before, observed
-from market_data.storage.audit import refresh_quality
+from market_data.storage.audit import log_compute_failure, refresh_quality
 from market_data.storage.database import Connection, Database
 from market_data.storage.due import Due, advance, all_due, note_stale_versions
 from market_data.storage.reader import Reader
@@ -56,7 +57,13 @@ class Recomputation:
         """Renew everything due, a chunk at a time, until nothing is."""
         while waiting := all_due(self.database):
             due = waiting[0]
-            candles, changed = self.database.retrying_transaction(partial(self._chunk, due))
+            try:
+                candles, changed = self.database.retrying_transaction(partial(self._chunk, due))
+            except MarketDataError:
+                raise
+            except Exception as error:  # a feature that breaks: its log is kept
+                log_compute_failure(self.database, due.series, error, self.clock())
+                raise
             yield Renewed(due.series, candles, changed, len(all_due(self.database)))
 
     def _chunk(self, due: Due, connection: Connection) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -105,6 +105,14 @@ class Standings:
         instrument, changed, known = self._meant(symbol, asset_class)
         if not known:
             raise UnknownInstrument(f"{instrument} is not tracked and was never enriched")
+        return self._current(instrument, changed)
+
+    def of_all(self, instruments: Sequence[Instrument]) -> list[Standing]:
+        """Where each of the instruments stands, known or not, in one read when nothing changed."""
+        changes = self._summaries.changes_of_all(instruments)
+        return [self._current(instrument, changes[instrument]) for instrument in instruments]
+
+    def _current(self, instrument: Instrument, changed: Changes) -> Standing:
         version = (changed.enrichment and changed.enrichment["updated_at"], changed.moments)
         found = self._found.get(instrument)
         if found is None or found[0] != version:

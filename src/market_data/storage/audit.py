@@ -142,6 +142,16 @@ def log_compute(
     )
 
 
+def log_compute_failure(database: Database, series: Series, error: Exception, now: datetime) -> None:
+    """Append a computation that broke to enrichment_compute_log, in a transaction of its own."""
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO enrichment_compute_log (symbol, asset_class, timeframe, success, error_details, created_at) "
+            "VALUES (%s, %s, %s, false, %s, %s)",
+            [*series.key, f"{type(error).__name__}: {error}", now],
+        )
+
+
 def record_disagreements(connection: Connection, series: Series, disagreements: pl.DataFrame, now: datetime) -> None:
     """Keep where two sources differ on the same candle, field by field; what is on record already is kept once.
 

@@ -45,18 +45,22 @@ class Summaries:
 
     def changes_of(self, symbol: str, asset_classes: Sequence[AssetClass]) -> dict[Instrument, Changes]:
         """The same for the instruments of one symbol in several asset classes, in one read."""
+        return self.changes_of_all([Instrument(symbol, asset_class) for asset_class in asset_classes])
+
+    def changes_of_all(self, instruments: Sequence[Instrument]) -> dict[Instrument, Changes]:
+        """The same for any instruments, in one read."""
         rows = self.database.rows(
-            "SELECT i.asset_class AS found, s.*, "
+            "SELECT i.symbol AS named, i.asset_class AS found, s.*, "
             "(SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
             "WHERE m.symbol = i.symbol AND m.asset_class = i.asset_class) AS moments, "
             "(SELECT active FROM tracked_symbols t "
             "WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class) AS tracked "
-            "FROM (SELECT %s::text AS symbol, unnest(%s::text[]) AS asset_class) i "
+            "FROM unnest(%s::text[], %s::text[]) AS i (symbol, asset_class) "
             "LEFT JOIN enrichment_status s ON s.symbol = i.symbol AND s.asset_class = i.asset_class",
-            (symbol, [asset_class.value for asset_class in asset_classes]),
+            ([one.symbol for one in instruments], [one.asset_class.value for one in instruments]),
         )
         return {
-            Instrument(symbol, AssetClass(row.pop("found"))): Changes(
+            Instrument(row.pop("named"), AssetClass(row.pop("found"))): Changes(
                 moments=tuple(row.pop("moments")),
                 tracked=row.pop("tracked"),
                 enrichment=row if row["status"] is not None else None,

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 from market_data.storage.database import Database
+
+
+class Counted:
+    """How many rows of backfill_state are settled, remembered: they are never deleted, so each is counted once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0
+        self._rows = 0
+
+    def backfills(self, database: Database) -> dict[str, int]:
+        """Rows by status; those that are not completed have an index of their own, the rest is the difference."""
+        with self._lock:
+            (found,) = database.rows(_BACKFILLS, {"until": self._until})
+            self._until = max(self._until, found["settled"])
+            self._rows += found["older"]
+            unfinished = {name: found[name] for name in ("in_progress", "failed", "pending")}
+            completed = self._rows + found["newer"] - sum(unfinished.values())
+        return {**unfinished, "completed": completed}
+
+
+# What an hour of younger rows came after has settled: no transaction that wrote before it is still under way.
+_BACKFILLS = """
+WITH settled AS (
+    SELECT coalesce((
+        SELECT id FROM backfill_state
+        WHERE created_at < (SELECT created_at FROM backfill_state ORDER BY id DESC LIMIT 1) - interval '1 hour'
+        ORDER BY id DESC LIMIT 1
+    ), 0) AS id
+), unfinished AS (
+    SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
+        count(*) FILTER (WHERE status = 'failed') AS failed,
+        count(*) FILTER (WHERE status = 'pending') AS pending
+    FROM backfill_state WHERE status <> 'completed'
+)
+SELECT settled.id AS settled, unfinished.*,
+    (SELECT count(*) FROM backfill_state b WHERE b.id > %(until)s AND b.id <= settled.id) AS older,
+    (SELECT count(*) FROM backfill_state b WHERE b.id > greatest(%(until)s, settled.id)) AS newer
+FROM settled, unfinished
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +55,7 @@ class Tallies:
     """Aggregates over what is committed; every method returns plain values. Rates in percent, times in ms."""
 
     database: Database
+    _counted: Counted = field(default_factory=Counted, compare=False, repr=False)
 
     def fetches(self, since: datetime) -> dict[str, Any]:
         """Of enrichment_fetch_log from `since` on.
@@ -62,16 +104,7 @@ class Tallies:
 
     def backfills(self) -> dict[str, int]:
         """Rows of backfill_state by status: in_progress, completed, failed, pending."""
-        return self.database.rows(
-            "SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress, "
-            "count(*) FILTER (WHERE status = 'completed') AS completed, "
-            "count(*) FILTER (WHERE status = 'failed') AS failed, "
-            "count(*) FILTER (WHERE status = 'pending') AS pending FROM backfill_state"
-        )[0]
-
-    def statuses(self) -> list[dict[str, Any]]:
-        """Every row of enrichment_status, by symbol."""
-        return self.database.rows("SELECT * FROM enrichment_status ORDER BY symbol, asset_class")
+        return self._counted.backfills(self.database)
 
     def fetch_totals(self, after: int, until: int) -> list[dict[str, Any]]:
         """Per source, dataset and success the fetches with `after` < id <= `until`.
@@ -91,9 +124,10 @@ class Tallies:
         )
 
     def compute_totals(self, after: int, until: int) -> list[dict[str, Any]]:
-        """Per success the computations with `after` < id <= `until`: computations, milliseconds, candles."""
+        """Per success the computations with `after` < id <= `until`: computations, timed, milliseconds, candles."""
         return self.database.rows(
-            "SELECT success, count(*) AS computations, coalesce(sum(computation_time_ms), 0)::float8 AS milliseconds, "
+            "SELECT success, count(*) AS computations, count(computation_time_ms) AS timed, "
+            "coalesce(sum(computation_time_ms), 0)::float8 AS milliseconds, "
             "sum(candles_processed)::bigint AS candles FROM enrichment_compute_log "
             "WHERE id > %s AND id <= %s GROUP BY 1",
             (after, until),
@@ -150,13 +184,17 @@ class Tallies:
         )
         return {row["status"]: row["parts"] for row in rows}
 
-    def workers(self, since: datetime) -> int:
-        """Workers that reported from `since` on."""
-        return int(
-            self.database.rows("SELECT count(*) AS n FROM procrastinate_workers WHERE last_heartbeat >= %s", (since,))[
-                0
-            ]["n"]
+    def queue_idle(self, now: datetime) -> float:
+        """For how many seconds no part was begun or ended although one is due or under way; 0 when none is."""
+        (row,) = self.database.rows(
+            "SELECT extract(epoch FROM %s - greatest(min(coalesce(p.started_at, q.scheduled_at, j.created_at)), "
+            "(SELECT max(finished_at) FROM job_parts), (SELECT max(started_at) FROM job_parts "
+            "WHERE status = 'in_progress')))::float8 AS idle FROM job_parts p JOIN jobs j ON j.id = p.job_id "
+            "LEFT JOIN procrastinate_jobs q ON q.id = p.queue_id WHERE p.status IN ('queued', 'in_progress') "
+            "AND coalesce(q.scheduled_at, j.created_at) <= %s",
+            (now, now),
         )
+        return max(0.0, row["idle"] or 0.0)
 
     def known(self) -> list[dict[str, Any]]:
         """Symbol and asset_class of every instrument that was enriched or is in tracked_symbols."""

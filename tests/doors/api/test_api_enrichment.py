@@ -156,6 +156,7 @@ def test_pausing_keeps_jobs_and_is_seen(own: tuple[Any, Any]) -> None:
 
 def test_health_tells_the_truth(own: tuple[Any, Any], clock: Any) -> None:
     from market_data.storage.switches import note_scheduler
+    from market_data.storage.workers import ALIVE_LOCK
 
     served, asking = own
     assert asking.get("/healthz").json() == {"status": "alive"}
@@ -164,8 +165,13 @@ def test_health_tells_the_truth(own: tuple[Any, Any], clock: Any) -> None:
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
     assert (checks["database"], checks["scheduler"], checks["workers"]) == (True, False, False)
     note_scheduler(served.app.database, "test", clock())
-    served.app.database.rows("INSERT INTO procrastinate_workers (last_heartbeat) VALUES (%s)", [clock()])
-    assert asking.get("/readyz").json()["status"] == "healthy"
+    insert = "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (%s) RETURNING id"
+    (worker,) = served.app.database.rows(insert, [clock()])
+    assert asking.get("/readyz").json()["status"] == "degraded"
+    # A live worker holds this lock as long as its process stands.
+    with served.app.database.transaction() as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", [ALIVE_LOCK, worker["id"]])
+        assert asking.get("/readyz").json()["status"] == "healthy"
     clock.now += timedelta(minutes=5)
     assert asking.get("/readyz").json()["status"] == "degraded"
 
@@ -245,7 +251,7 @@ def test_metrics_of_the_contract_are_there(asking: Any) -> None:
         'market_data_breaker_state{source="binance"} 0.0',
         'market_data_data_age_seconds{asset_class="crypto",symbol="BTC"} 1800.0',
         'market_data_data_lag_seconds{asset_class="crypto",symbol="BTC"} 0.0',
-        "market_data_compute_seconds_total",
+        "market_data_compute_seconds_sum",
         "market_data_workers 0.0",
         'market_data_instruments{status="healthy"}',
         "market_data_http_requests_total",

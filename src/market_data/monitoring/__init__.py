@@ -1,0 +1,1 @@
+"""Monitoring: what is exported, what counts as wrong, and who is told."""
