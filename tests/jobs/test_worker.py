@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from market_data.bootstrap import App
+from market_data.jobs import worker as worker_module
 from market_data.model.errors import NotEntitled, SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
@@ -26,9 +27,16 @@ async def worked(app: App) -> None:
     await asyncio.wait_for(app.worker().run(wait=False), 60)
 
 
-async def seen(condition: Callable[[], object]) -> None:
+def listeners(app: App) -> int:
+    return len(
+        app.database.rows("SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN %' "
+                          "AND datname = current_database()")
+    )  # fmt: skip
+
+
+async def seen(condition: Callable[[], object], seconds: float = 60) -> None:
     """Watch from outside, as users do, until something can be seen."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # another process would see no event either
             await asyncio.sleep(0.01)
 
@@ -51,6 +59,18 @@ async def test_a_job_is_done_and_its_counts_are_the_rows(opened) -> None:
         assert all(part.quality_score and part.quality_score > 0.5 for part in job.parts)
         assert len(app.database.rows("SELECT 1 FROM market_data_v2")) == 250
         assert [job.job_id for job in app.jobs.history(success=True)] == [receipt.job_id]
+
+
+async def test_a_waiting_worker_is_woken_by_what_is_queued(opened, monkeypatch) -> None:
+    monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)  # it would not look by itself
+    async with opened() as app:
+        worker = app.worker()
+        running = asyncio.create_task(worker.run())
+        await seen(lambda: listeners(app), 10)
+        receipt = app.jobs.trigger([BTC], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        await seen(lambda: state(app, receipt.job_id).status.final, 20)
+        worker.stop()
+        await asyncio.wait_for(running, 30)
 
 
 async def test_a_backfill_finds_nothing_to_do_the_second_time(opened) -> None:
