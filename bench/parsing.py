@@ -22,6 +22,7 @@ MONTH_ROWS = 44_640
 TRADES_PAGE_ROWS = 1000
 TRADES_FILE_ROWS = 500_000
 REPEATS = 20
+PLACES = {"volume": 3, "taker_buy_volume": 3, "quote_volume": 5, "taker_buy_quote_volume": 5}
 KLINE_HEADER = (
     b"open_time,open,high,low,close,volume,close_time,quote_volume,count,"
     b"taker_buy_volume,taker_buy_quote_volume,ignore\n"
@@ -67,7 +68,11 @@ def kline_rows(count: int) -> list[list[Any]]:
     texts = ("open", "high", "low", "close", "volume")
     more = ("taker_buy_volume", "taker_buy_quote_volume")
     columns = ("open_time", *texts, "close_time", "quote_volume", "trade_count", *more, "ignored")
-    written = named.with_columns(pl.col(name).cast(pl.String) for name in (*texts, *more, "quote_volume"))
+    # As many digits as the futures market writes for BTCUSDT: "67843.10", "28.723", "1948739.84213".
+    written = named.with_columns(
+        pl.col(name).cast(pl.Decimal(38, PLACES.get(name, 2))).cast(pl.String)
+        for name in (*texts, *more, "quote_volume")
+    )
     return [list(row) for row in written.select(columns).iter_rows()]
 
 

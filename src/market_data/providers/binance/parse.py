@@ -25,7 +25,7 @@ KLINE_FIELDS: Final[dict[str, pl.DataType]] = {
     "taker_buy_quote_volume": EXACT,
     "ignored": pl.String(),
 }
-VALUES: Final = tuple(name for name in CANDLES.schema if name != "timestamp")
+NEEDED: Final = tuple(name for name in KLINE_FIELDS if name != "ignored")
 # A row as it is sent, without digits: whatever else is in a body shows against this.
 ROW_WITHOUT_NUMBERS = b'[,"","","","","",,"",,"","",""]'
 # Turns `[[1,"2"],[3,"4"]]` into one line per row in a single pass; the comma after a row leaves an empty last field.
@@ -45,18 +45,21 @@ def parse_klines(body: bytes) -> pl.DataFrame:
 
 
 def _candles(rows: pl.DataFrame) -> pl.DataFrame:
-    # One step: pages are many and small.
-    return rows.select(
-        pl.from_epoch("open_time", "ms").cast(UTC_MICROS).alias("timestamp"),
-        *(pl.col(name) if name in KLINE_FIELDS else pl.lit(None, CANDLES.schema[name]).alias(name) for name in VALUES),
-        pl.from_epoch("close_time", "ms").cast(UTC_MICROS).alias("close_time"),
+    # Column by column: pages are many and small, and planning a query takes as long as a third of reading one.
+    given = dict(zip(rows.columns, rows.get_columns(), strict=True))
+    given["timestamp"], given["close_time"] = (
+        (given[name] * 1000).cast(UTC_MICROS).alias(alias)
+        for name, alias in (("open_time", "timestamp"), ("close_time", "close_time"))
     )
+    unknown = ((name, dtype) for name, dtype in CANDLES.schema.items() if name not in given)
+    given |= {name: pl.Series(name, [None], dtype).new_from_index(0, rows.height) for name, dtype in unknown}
+    return pl.DataFrame([given[name] for name in (*CANDLES.schema, "close_time")])
 
 
 def _read_compact(body: bytes) -> pl.DataFrame | None:
     """The rows when the body is laid out exactly as Binance sends it; None for any deviation."""
     if body == b"[]":
-        return pl.DataFrame(schema=KLINE_FIELDS)
+        return pl.DataFrame(schema={name: KLINE_FIELDS[name] for name in NEEDED})
     skeleton = body.translate(None, NUMBERS)
     count = (len(skeleton) - 1) // (len(ROW_WITHOUT_NUMBERS) + 1)
     if skeleton != b"[" + b",".join([ROW_WITHOUT_NUMBERS] * count) + b"]":
@@ -68,7 +71,7 @@ def _read_compact(body: bytes) -> pl.DataFrame | None:
             has_header=False,
             schema={**KLINE_FIELDS, "rest": pl.String()},
             quote_char=None,
-            columns=list(range(len(KLINE_FIELDS))),
+            columns=list(range(len(NEEDED))),
         )
     except pl.exceptions.PolarsError:
         return None
@@ -82,7 +85,7 @@ def _read_strictly(body: bytes) -> pl.DataFrame:
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) < len(KLINE_FIELDS) - 1:
             raise MalformedPayload(f"kline {number} is not a row of {len(KLINE_FIELDS)} values: {str(row)[:200]}")
-    fields = [(place, *field) for place, field in enumerate(KLINE_FIELDS.items()) if field[0] != "ignored"]
-    frame = pl.DataFrame([exact_column(name, [row[place] for row in rows], dtype) for place, name, dtype in fields])
+    columns = enumerate(NEEDED)
+    frame = pl.DataFrame([exact_column(n, [row[place] for row in rows], KLINE_FIELDS[n]) for place, n in columns])
     require_columns(frame, frame.columns)
     return frame
