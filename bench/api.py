@@ -1,8 +1,7 @@
-"""The API over loopback: its small answers beside a bare route, and many rows by Arrow beside JSON."""
+"""The API over loopback: small answers beside a bare route, many rows by Arrow beside JSON, wrong keys beside none."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import subprocess
@@ -10,38 +9,50 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from bench.api_server import BACKFILLS, COMPUTATIONS, FETCHES, LONG_ROWS, NOW, ROWS
 from bench.figures import Figure
 
-if TYPE_CHECKING:
-    from market_data.bootstrap import App
-
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
-ROWS = 100_000
 REQUESTS = 300
 RUNS = 5
 JSON_PAGE = 10_000
+WRONG_A_MINUTE = 10_000
+ATTACK_SECONDS = 6.0
+ROUNDS = 3
+TEN_MILLION = f"{(LONG_ROWS + FETCHES + COMPUTATIONS + BACKFILLS) / 1e6:.1f} M rows in the tables"
 
 
 def measure() -> Iterator[Figure]:
-    """Server and asker in processes of their own; the contenders take turns."""
+    """Database, server and asker in processes of their own; the contenders take turns."""
+    from market_data.storage.embedded import EmbeddedServer
+
     with tempfile.TemporaryDirectory() as folder:
         # The embedded server runs as another account when this one is root.
         Path(folder).chmod(0o755)
-        server = subprocess.Popen([sys.executable, "-m", "bench.api", folder], stdout=subprocess.PIPE, text=True)
+        with EmbeddedServer(Path(folder), settings={"fsync": "off", "max_wal_size": "'8GB'"}) as database:
+            filling = [sys.executable, "-m", "bench.api_server", "fill", database.conninfo()]
+            key = subprocess.run(filling, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+            with _server(database.conninfo()) as (process, url):
+                yield from _small(url["api"], url["bare"])
+                yield from _wrong_keys(url["locked"], key)
+                yield from _bulk(url["api"])
+                yield from _stream(url["api"], process)
+
+
+@contextmanager
+def _server(conninfo: str) -> Iterator[tuple[int, dict[str, str]]]:
+    command = [sys.executable, "-m", "bench.api_server", "serve", conninfo]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            url = json.loads(server.stdout.readline())
-            yield from _small(url["api"], url["bare"])
-            yield from _bulk(url["api"])
+            yield server.pid, json.loads(server.stdout.readline())
         finally:
-            server.terminate()
-            server.wait(60)
+            server.kill()
 
 
 def _small(api: str, bare: str) -> Iterator[Figure]:
@@ -50,7 +61,7 @@ def _small(api: str, bare: str) -> Iterator[Figure]:
             "status": lambda: client.get(f"{api}/api/v1/enrichment/status/BTC"),
             "bare": lambda: client.get(f"{bare}/row/BTC"),
             "metrics": lambda: client.get(f"{api}/api/v1/enrichment/metrics"),
-            "quality": lambda: client.get(f"{api}/api/v1/data/quality/BTC"),
+            "quality": lambda: client.get(f"{api}/api/v1/data/quality/ETH"),
             "trigger": lambda: client.post(f"{api}/api/v1/enrichment/trigger?symbol=BTC&asset_class=crypto"),
         }
         taken: dict[str, list[float]] = {name: [] for name in paths}
@@ -60,15 +71,52 @@ def _small(api: str, bare: str) -> Iterator[Figure]:
                 ask().raise_for_status()
                 if number >= 20:
                     taken[name].append((time.perf_counter() - began) * 1000)
-    high = {name: statistics.quantiles(times, n=20)[18] for name, times in taken.items()}
+    high = {name: _p95(times) for name, times in taken.items()}
     medians = ", ".join(f"{name} {statistics.median(times):.2f}" for name, times in taken.items())
     p95 = ", ".join(f"{name} {value:.2f}" for name, value in high.items())
-    detail = f"{REQUESTS} requests each, taking turns; p95 ms: {p95}; median ms: {medians}"
+    detail = f"{TEN_MILLION}; {REQUESTS} requests each, taking turns; p95 ms: {p95}; median ms: {medians}"
     yield Figure(
         name="api_status_p95_vs_bare", value=high["status"] / high["bare"], unit="ratio", target="<= 2",
         peer="FastAPI route with one indexed SELECT", detail=detail,
     )  # fmt: skip
-    yield Figure(name="api_trigger_p95_ms", value=high["trigger"], unit="ms", target="< 50", detail=detail)
+    for name, target in (("metrics", "< 100"), ("quality", "< 100"), ("trigger", "< 50")):
+        yield Figure(name=f"api_{name}_p95_ms", value=high[name], unit="ms", target=target, detail=detail)
+
+
+def _wrong_keys(api: str, key: str) -> Iterator[Figure]:
+    """The median time of a right key while wrong ones come in, beside that of quiet moments in between."""
+    quiet: list[float] = []
+    attacked: list[float] = []
+    sent = 0
+    for _ in range(ROUNDS):
+        quiet += _right_key(api, key, ATTACK_SECONDS / 2)
+        command = [sys.executable, "-m", "bench.wrong_keys", api, str(WRONG_A_MINUTE), str(ATTACK_SECONDS)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attacker:
+            assert attacker.stdout is not None
+            attacker.stdout.readline()
+            attacked += _right_key(api, key, ATTACK_SECONDS)
+            sent += int(attacker.stdout.readline())
+    pace = sent / (ROUNDS * ATTACK_SECONDS) * 60
+    yield Figure(
+        name="api_wrong_keys_slowdown", value=_p95(attacked) / _p95(quiet), unit="ratio", target="<= 2",
+        peer="the same right key without wrong ones",
+        detail=f"{pace:,.0f} different wrong keys a minute, all refused; right key p95 ms: {_p95(attacked):.2f} beside "
+        f"{_p95(quiet):.2f}, median {statistics.median(attacked):.2f} beside {statistics.median(quiet):.2f}; "
+        f"{len(attacked)} and {len(quiet)} requests in {ROUNDS} turns",
+    )  # fmt: skip
+
+
+def _right_key(api: str, key: str, seconds: float) -> list[float]:
+    """Milliseconds of requests with the right key, one after the other, twenty-five a second."""
+    taken = []
+    with httpx.Client(headers={"Authorization": f"Bearer {key}"}) as client:
+        client.get(f"{api}/api/v1/enrichment/status/BTC").raise_for_status()
+        until = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < until:
+            client.get(f"{api}/api/v1/enrichment/status/BTC").raise_for_status()
+            taken.append((time.perf_counter() - began) * 1000)
+            time.sleep(max(0.0, 0.04 - (time.perf_counter() - began)))
+    return taken
 
 
 def _bulk(api: str) -> Iterator[Figure]:
@@ -104,87 +152,59 @@ def _json_rows(client: httpx.Client) -> int:
     return pl.concat(pages, how="vertical_relaxed").height
 
 
-def fill(app: App) -> None:
-    """A hundred thousand minutes of BTC by the program's own way, as one source gives them."""
-    import numpy as np
-    import polars as pl
+def _stream(api: str, process: int) -> Iterator[Figure]:
+    """All minutes of the long series, read and dropped as they come; the server's memory at its highest."""
+    import pyarrow as pa
 
-    from market_data.model.dataset import CANDLES
-    from market_data.model.instrument import AssetClass, Instrument, Series
-    from market_data.model.timeframe import Timeframe, TimeRange
-    from market_data.pipeline.ingest import Batch, Purpose, ingest
-    from market_data.storage import audit
-
-    series = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.M1)
-    random = np.random.default_rng(7)
-    close = np.round(60_000 * np.exp(np.cumsum(random.normal(0, 0.0005, ROWS))), 2)
-    opened = np.concatenate([close[:1], close[:-1]])
-    start = NOW - timedelta(minutes=ROWS)
-    frame = pl.DataFrame(
-        {
-            "timestamp": pl.datetime_range(start, NOW - timedelta(minutes=1), "1m", time_unit="us", eager=True),
-            "open": opened,
-            "high": np.round(np.maximum(opened, close) * 1.0004, 2),
-            "low": np.round(np.minimum(opened, close) * 0.9996, 2),
-            "close": close,
-            "volume": np.round(random.lognormal(3, 0.5, ROWS), 3),
-            "taker_buy_volume": np.round(random.uniform(0, 1, ROWS), 3),
-        }
-    ).with_columns(pl.exclude("timestamp").cast(pl.Decimal(38, 18)))
-    from uuid import uuid4
-
-    run = uuid4()
-    with app.database.transaction() as connection:
-        audit.start_run(connection, run, "enrich", series, NOW)
-    for number in range(0, ROWS, 20_000):
-        part = frame[number : number + 20_000]
-        span = TimeRange(start + timedelta(minutes=number), start + timedelta(minutes=number + part.height))
-        batch = Batch(
-            series=series, frame=CANDLES.conform(part), source="binance", fetched_at=NOW, requested_at=NOW, span=span,
-            response_ms=100.0, quota_remaining=900,
-        )  # fmt: skip
-        ingest(app.database, app.shelves, batch, Purpose(run_id=run, span=TimeRange(start, NOW)), lambda: NOW)
-    with app.database.transaction() as connection:
-        audit.record_status(connection, series.instrument, "binance", None, NOW)
+    before = _resident(process, "VmRSS")
+    # Sets the high-water mark of its memory back.
+    Path(f"/proc/{process}/clear_refs").write_text("5")
+    began = time.perf_counter()
+    headers = {"Accept": "application/vnd.apache.arrow.stream", "Accept-Encoding": "identity"}
+    with httpx.stream("GET", f"{api}/api/v1/market/features/ETH/1m", headers=headers, timeout=120) as answer:
+        answer.raise_for_status()
+        received = 0
+        reader, rows = pa.ipc.open_stream(_Pieces(answer.iter_raw())), 0
+        for batch in reader:
+            rows += batch.num_rows
+            received += batch.nbytes
+    seconds = time.perf_counter() - began
+    assert rows == LONG_ROWS, rows
+    yield Figure(
+        name="api_stream_rss_mb", value=_resident(process, "VmHWM"), unit="MB", target="< 300",
+        detail=f"{rows / 1e6:g} M enriched rows, {received / 2**20:,.0f} MB, in {seconds:.1f} s; "
+        f"{before:.0f} MB before; all of the server's process",
+    )  # fmt: skip
 
 
-def _bare(app: App) -> Any:
-    """What is as little as an answer from the database can be: one route, one indexed SELECT, the same pool."""
-    from fastapi import FastAPI
+class _Pieces:
+    """A file over pieces as they arrive."""
 
-    bare = FastAPI()
+    closed = False
 
-    @bare.get("/row/{symbol}")
-    def row(symbol: str) -> dict[str, Any]:
-        found = app.database.rows(
-            "SELECT * FROM enrichment_status WHERE symbol = %s AND asset_class = %s", (symbol, "crypto")
-        )
-        return found[0]
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = bytearray()
 
-    return bare
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._left) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._left += piece
+        found = bytes(self._left[: size if size >= 0 else None])
+        del self._left[: len(found)]
+        return found
 
-
-def _serve(folder: str) -> None:
-    from market_data.api.app import create_api
-    from market_data.api.listening import bound, serve_from, server_of
-    from market_data.api.served import serving
-    from market_data.bootstrap import open_app
-    from market_data.config import load_settings
-
-    overrides = {"database.data_dir": (folder, "the benchmark")}
-    with open_app(load_settings(environ={}, overrides=overrides), clock=lambda: NOW) as app, serving(app) as served:
-        fill(app)
-        with bound("127.0.0.1", 0) as one, bound("127.0.0.1", 0) as other:
-            urls = {name: f"http://127.0.0.1:{s.getsockname()[1]}" for name, s in (("api", one), ("bare", other))}
-
-            async def both() -> None:
-                await asyncio.gather(
-                    serve_from(server_of(create_api(served)), one, lambda: print(json.dumps(urls), flush=True)),
-                    serve_from(server_of(_bare(app)), other, lambda: None),
-                )
-
-            asyncio.run(both())
+    def readable(self) -> bool:
+        return True
 
 
-if __name__ == "__main__":
-    _serve(sys.argv[1])
+def _resident(process: int, name: str) -> float:
+    """Megabytes of a figure of /proc."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def _p95(times: list[float]) -> float:
+    return statistics.quantiles(times, n=20)[18]

@@ -30,6 +30,8 @@ class Form(StrEnum):
 
 
 _ALSO: Final = {"application/x-parquet": Form.PARQUET, "application/csv": Form.CSV, "text/json": Form.JSON}
+# Rows whose columns are texts in memory at the same time.
+JSON_SLICE_ROWS: Final = 1_000
 _WILD: Final = ("*/*", "application/*")
 
 
@@ -67,19 +69,22 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def json_rows(frame: pl.DataFrame) -> str:
+def json_rows(frame: pl.DataFrame) -> bytes:
     """The rows as a JSON array of objects, numbers exactly as stored, times in RFC 3339 UTC.
 
-    Put together column by column: ten times as fast as through Python objects.
+    Put together column by column, which is ten times as fast as through Python objects, and some rows at a time,
+    because every column is a text of its own until the rows are joined.
     """
-    if frame.is_empty():
-        return "[]"
+    return b"[" + b",".join(_json_objects(rows) for rows in frame.iter_slices(JSON_SLICE_ROWS) if rows.height) + b"]"
+
+
+def _json_objects(frame: pl.DataFrame) -> bytes:
     parts: list[pl.Expr] = []
     for name, dtype in frame.schema.items():
         lead = "," if parts else "{"
         parts += [pl.lit(f'{lead}"{name}":'), _json_value(name, dtype).fill_null("null")]
     rows = frame.select(pl.concat_str(*parts, pl.lit("}")).alias("row"))["row"]
-    return f"[{','.join(rows)}]"
+    return ",".join(rows).encode()
 
 
 def _json_value(name: str, dtype: pl.DataType) -> pl.Expr:

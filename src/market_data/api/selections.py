@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -27,7 +28,7 @@ from market_data.storage.windows import FactQuery, fact_page, fact_pages
 JSON_ROWS: Final = 1_000
 MOST_JSON_ROWS: Final = 10_000
 # Rows in memory at a time when many are streamed.
-CHUNK_ROWS: Final = 20_000
+CHUNK_ROWS: Final = 10_000
 
 
 def adjustment_of(name: str) -> Adjustment:
@@ -53,13 +54,13 @@ def json_limit(limit: int | None) -> int:
 
 def page(lead: dict[str, Any], name: str, rows: pl.DataFrame, headers: dict[str, str]) -> Response:
     """A JSON object: the leading fields, then the rows under `name`."""
-    body = to_json(lead)[:-1] + f',"{name}":'.encode() + json_rows(rows).encode() + b"}"
+    body = b"".join((to_json(lead)[:-1], f',"{name}":'.encode(), json_rows(rows), b"}"))
     return Response(body, media_type=Form.JSON.value, headers=headers)
 
 
 def download(form: Form, frames: Iterator[pl.DataFrame], name: str, headers: dict[str, str]) -> Response:
     """A streamed body; its first piece is made before the status is sent, so that what fails at once is told."""
-    pieces = WRITERS[form](frames)
+    pieces = _made_ahead(WRITERS[form](frames))
     first = next(pieces, b"")
 
     def all_pieces() -> Iterator[bytes]:
@@ -70,6 +71,19 @@ def download(form: Form, frames: Iterator[pl.DataFrame], name: str, headers: dic
     return StreamingResponse(
         all_pieces(), media_type=form.value, headers={**headers, "Content-Disposition": disposition}
     )
+
+
+def _made_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces, each made while the one before is sent: at most two in memory, all made by one thread."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="market-data-download")
+    try:
+        coming = thread.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = thread.submit(next, pieces, None)
+            yield piece
+    finally:
+        # Whoever stopped reading does not wait for a piece that is being made.
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from market_data.cli.arguments import Json
 from market_data.cli.figures import score, seconds
 from market_data.cli.following import conclude, job_fields, part_line, stopped_by_signals, summarise, work_off
 from market_data.cli.invocation import Invocation, now
+from market_data.cli.memory import share_heaps
 from market_data.cli.output import print_fields, print_json, print_rows, say
 from market_data.cli.serving import beside
 from market_data.model.errors import MarketDataError, UsageError
@@ -44,6 +45,7 @@ def up(
 
     With --sandbox on recorded and modelled history, without network and keys, in a database of its own.
     """
+    share_heaps()
     invocation: Invocation = context.obj
     if once and invocation.sandbox:
         from market_data.cli.demo import tell

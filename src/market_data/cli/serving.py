@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from market_data.cli.invocation import Invocation
+from market_data.cli.memory import share_heaps
 from market_data.cli.output import say
 from market_data.model.errors import ConfigError
 
@@ -25,6 +26,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the HTTP interface over the database, until stopped."""
+    share_heaps()
     from market_data.api.app import create_api
     from market_data.api.listening import bound, check_address
     from market_data.api.listening import serve as run
