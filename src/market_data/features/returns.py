@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from market_data.model.feature import feature
-from market_data.model.instrument import AssetClass, Series
+from market_data.model.instrument import Series
 from market_data.model.rolling import FloatArray
 from market_data.model.session import ALWAYS_OPEN, DAY_MICROS, sessions
 from market_data.model.timeframe import Timeframe
@@ -69,19 +69,24 @@ def return_1d(window: Window) -> FloatArray:
     Null: when the reference candle is absent or its close is 0; for 1w.
     Source: simple return of the series' own candles; sessions of the exchange's calendar.
     """
-    index = window.row_opening_at(_reference_opens(window), candles_to_previous_close(window.series))
-    reference = window.close[index]
-    reference[index < 0] = np.nan
+    reference = _reference(window)
     change = window.close - reference
     change /= reference
     change *= 100.0
     return change
 
 
+def _reference(window: Window) -> FloatArray:
+    back = candles_to_previous_close(window.series)
+    if window.series.asset_class.calendar == ALWAYS_OPEN:
+        return window.earlier_by(window.close, back)
+    return window.of_row_opening_at(window.close, _reference_opens(window), back)
+
+
 def _reference_opens(window: Window) -> NDArray[np.int64]:
     series = window.series
-    if series.asset_class is AssetClass.CRYPTO or len(window) == 0:
-        return window.opens - DAY_MICROS
+    if len(window) == 0:
+        return window.ends
     first, last = int(window.opens.min()) - LONGEST_CLOSURE_MICROS, int(window.opens.max()) + 1
     opens, closes = sessions(series.asset_class.calendar, first, last)
     if len(opens) == 0:

@@ -45,9 +45,9 @@ def trend_direction(window: Window) -> NDArray[np.int8]:
     Source: price against its moving average.
     """
     average = window.mean_of_last(window.close, 20)
-    codes = np.ones(len(window), np.int8)
-    codes += window.close > average * UP_FACTOR
-    codes -= window.close < average * DOWN_FACTOR
+    above, below = window.close > average * UP_FACTOR, window.close < average * DOWN_FACTOR
+    codes = above.view(np.int8) - below.view(np.int8)
+    codes += 1
     codes[~np.isfinite(average)] = -1
     return codes
 
@@ -60,9 +60,11 @@ def market_structure(window: Window) -> NDArray[np.int8]:
     Null: for the first 20 candles; when one of the four prices is absent.
     Source: Dow's definition of a trend by highs and lows.
     """
-    high, low = window.earlier(window.high, STRUCTURE_ROWS), window.earlier(window.low, STRUCTURE_ROWS)
-    codes = np.ones(len(window), np.int8)
-    codes += (window.high > high) & (window.low > low)
-    codes -= (window.high < high) & (window.low < low)
-    codes[~np.isfinite(high + low + window.high + window.low)] = -1
+    higher_high = window.high - window.earlier(window.high, STRUCTURE_ROWS)
+    higher_low = window.low - window.earlier(window.low, STRUCTURE_ROWS)
+    # Both are higher when the smaller difference is, and both lower when the larger one is; NaN passes through.
+    smaller, larger = np.minimum(higher_high, higher_low), np.maximum(higher_high, higher_low, out=higher_high)
+    codes = (smaller > 0).view(np.int8) - (larger < 0).view(np.int8)
+    codes += 1
+    codes[np.isnan(smaller)] = -1
     return codes

@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from market_data.model.allocation import keep_freed_memory
 from market_data.model.feature import Feature
 from market_data.model.instrument import Series
 from market_data.model.window import Window
@@ -28,9 +29,10 @@ Result = TypeVar("Result")
 # Features that are evaluated together, with the largest of their lookbacks.
 Groups: TypeAlias = list[tuple[int, list[Feature]]]
 
-# Large enough that the cost of a call is spread thin, small enough that memory stays bounded.
-BLOCK_ROWS: Final = 50_000
-SMALLEST_BLOCK_ROWS: Final = 10_000
+# Small enough that memory stays bounded, large enough for threads: below about 100,000 rows a step of NumPy is over
+# before the other thread has woken up to use the interpreter, and two threads take longer than one.
+BLOCK_ROWS: Final = 250_000
+SMALLEST_BLOCK_ROWS: Final = 125_000
 # Features that look back further are evaluated apart, so that they do not lengthen every other's block.
 NEAR_ROWS: Final = 64
 
@@ -132,6 +134,9 @@ def _groups(features: Sequence[Feature], series: Series) -> Groups:
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+keep_freed_memory()
 
 
 @cache

@@ -91,7 +91,7 @@ class Observations:
         # Each arrival opens a stretch of rows, which ends with the next one or when the newest is too old.
         begins = np.empty(len(event) + 1, np.int64)
         begins[0], begins[-1] = 0, len(moments)
-        begins[1:-1] = moments.searchsorted(known_at[first + 1 : last + 1], side="left")
+        begins[1:-1] = _places(moments, known_at[first + 1 : last + 1])
         counts = begins[1:] - begins[:-1]
         age = moments[begins[1:] - 1] - self.timestamp[index]
         if first >= 0 and not (age[counts > 0] > max_age // MICROSECOND).any():
@@ -115,11 +115,15 @@ class Observations:
             there = first < len(self) and self.timestamp[first] == moments[0] and known_at[first] <= moments[0]
             return values[first : first + 1] if there else np.full(1, np.nan)
         place: slice | IntArray = slice(first, first + len(moments))
+        absent: NDArray[np.bool_] | None = None
         if len(self) < first + len(moments) or (self.timestamp[place] != moments).any():
             place = np.minimum(self.timestamp.searchsorted(moments), len(self) - 1)
-        unknown = known_at[place] > moments
-        unknown |= self.timestamp[place] != moments
-        return np.where(unknown, np.nan, values[place])
+            absent = self.timestamp[place] != moments
+        late = known_at[place] > moments
+        if absent is not None:
+            late |= absent
+        found: FloatArray = values[place]
+        return np.where(late, np.nan, found) if late.any() else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,17 @@ class ObservationFrames:
             self._computed[key] = compute()
         found: Computed = self._computed[key]
         return found
+
+
+def _places(moments: IntArray, wanted: IntArray) -> IntArray:
+    """For each of the wanted, all in (first, last moment], the first of increasing moments that is not before it."""
+    if len(moments) > 1 and len(wanted) > 1:
+        # Mostly moments are evenly spaced, so that a division tells the place; else they have to be searched.
+        step = (moments[-1] - moments[0]) // (len(moments) - 1)
+        guess: IntArray = (wanted - moments[0] + (step - 1)) // step
+        if (guess < len(moments)).all() and ((moments[guess] >= wanted) & (moments[guess - 1] < wanted)).all():
+            return guess
+    return moments.searchsorted(wanted, side="left")
 
 
 def _doubles(column: pl.Series) -> FloatArray:

@@ -34,11 +34,6 @@ _LN2_LOW: Final = 1.90821492927058770002e-10
 # Above it the sum of two prices would overflow.
 _LARGEST_PRICE: Final = 1e300
 
-# glibc gives freed memory back to the system at once until a large block was freed; from then on it keeps up to twice
-# that size (M_TRIM_THRESHOLD). Freeing one here, never touched, saves every later array from being made of new pages,
-# whose first touch costs several times the arithmetic. With other allocators it does nothing.
-np.empty(3_900_000)
-
 
 def shifted(values: FloatArray, rows: int) -> FloatArray:
     """The value `rows` rows earlier; NaN where there is no such row."""
@@ -77,8 +72,7 @@ def _log_ratio(later: FloatArray, earlier: FloatArray) -> FloatArray:
 
 
 def _prices(values: FloatArray) -> FloatArray:
-    # NaN fails both comparisons and then passes through; fmin and fmax would hide it, but need not see it.
-    if len(values) == 0 or (np.fmin.reduce(values) > 0 and np.fmax.reduce(values) < _LARGEST_PRICE):
+    if len(values) == 0 or (values.min() > 0 and values.max() < _LARGEST_PRICE):
         return values
     return np.where((values > 0) & (values < _LARGEST_PRICE), values, np.nan)
 

@@ -162,16 +162,29 @@ class Window:
 
     def mean_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Mean of this and the rows - 1 values before it; NaN until there are so many."""
-        return self._once("mean", values, rows, lambda: self.sum_of_last(values, rows) / rows)
+        return self._once("mean", values, rows, lambda: self._mean_of_last(values, rows))
 
     def deviation_of_last(self, values: FloatArray, rows: int) -> FloatArray:
         """Sample standard deviation (divisor rows - 1) of this and the rows - 1 values before it."""
         doublings = self._doublings(values)
         return self._once("deviation", values, rows, lambda: self._blanked(doublings.deviation_of_last(rows), rows - 1))
 
+    def earlier_by(self, values: FloatArray, rows: int) -> FloatArray:
+        """The values of the candle that opened `rows` candles' time earlier; NaN where that candle is absent.
+
+        For evenly spaced candles: unlike `earlier`, it never reaches over a gap.
+        """
+        if self._gapless:
+            return self.earlier(values, rows)
+        return self.of_row_opening_at(values, self.opens - rows * self.series.timeframe.micros, rows)
+
     def consecutive(self, rows: int) -> NDArray[np.bool_]:
         """Whether a row and the `rows` rows before it follow on each other without a gap; for evenly spaced candles."""
         out = np.zeros(len(self), np.bool_)
+        if self._gapless:
+            out[rows:] = True
+            out[self._first_rows(rows)] = False
+            return out
         # Timestamps strictly increase on the grid, so the right distance means that none is absent.
         distance = self.axis_opens[rows:] - self.axis_opens[: max(0, len(self) - rows)]
         np.equal(distance, rows * self.series.timeframe.micros, out=out[rows:])
@@ -188,19 +201,18 @@ class Window:
         """
         return observations.at(self.axis_ends, values, known_at)
 
-    def row_opening_at(self, moments: IntArray, lookback: int) -> IntArray:
-        """Index of the row that opens at each row's moment, at most `lookback` rows before it; -1 without one."""
+    def of_row_opening_at(self, values: FloatArray, moments: IntArray, lookback: int) -> FloatArray:
+        """The value of the row that opens at each row's moment, at most `lookback` rows before it; NaN without one."""
         if len(self.begins):
             moments = moments + (self.axis_opens - self.opens)
-        index = np.arange(-lookback, len(self) - lookback)
-        head = min(lookback, len(self))
-        index[:head] = -1
         # Without gaps the wanted row is exactly `lookback` rows back: look there first.
+        out = shifted(values, lookback)
+        head = min(lookback, len(self))
         elsewhere = self.axis_opens[: len(self) - head] != moments[head:]
         missed = np.flatnonzero(elsewhere) + head if elsewhere.any() else _NOWHERE
         if head and moments[:head].max() >= self.axis_opens[0]:
             missed = np.concatenate([np.arange(head), missed])
-        index[missed] = -1
+        out[missed] = np.nan
         if len(self.begins) and len(missed):
             # Nothing opens before a series' first row: no need to look for it.
             first = self.axis_opens[np.append(0, self.begins)]
@@ -208,8 +220,20 @@ class Window:
         if len(missed):
             found = np.minimum(np.searchsorted(self.axis_opens, moments[missed]), len(self) - 1)
             near = (self.axis_opens[found] == moments[missed]) & (found >= missed - lookback) & (found <= missed)
-            index[missed] = np.where(near, found, -1)
-        return index
+            out[missed[near]] = values[found[near]]
+        return out
+
+    @cached_property
+    def _gapless(self) -> bool:
+        """Whether every candle of a series opens one timeframe after the one before it."""
+        steps = self.axis_opens[1:] - self.axis_opens[:-1]
+        # Where another series begins, the distance is that of the axis.
+        return bool(np.count_nonzero(steps != self.series.timeframe.micros) == len(self.begins))
+
+    def _mean_of_last(self, values: FloatArray, rows: int) -> FloatArray:
+        total = self._doublings(values).sum_of_last(rows)
+        total /= rows
+        return self._blanked(total, rows - 1)
 
     def _once(self, what: str, values: FloatArray, rows: int, compute: Callable[[], FloatArray]) -> FloatArray:
         """The array computed on the first call for these values and rows."""
@@ -221,14 +245,15 @@ class Window:
         return held[1]
 
     def _blanked(self, values: FloatArray, rows: int) -> FloatArray:
-        """The values with NaN in the first `rows` rows of every series that begins within the window."""
-        if not len(self.begins) or not rows:
-            return values
-        places = (self.begins[:, None] + np.arange(rows)).ravel()
-        values = values.copy()
-        # Beyond a series shorter than that, the next one's first rows are meant anyway.
-        values[places[places < len(values)]] = np.nan
+        """The new array, with NaN in the first `rows` rows of every series that begins within the window."""
+        if len(self.begins) and rows:
+            values[self._first_rows(rows)] = np.nan
         return values
+
+    def _first_rows(self, rows: int) -> IntArray:
+        places = (self.begins[:, None] + np.arange(rows)).ravel()
+        # Beyond a series shorter than that, the next one's first rows are meant anyway.
+        return places[places < len(self)]
 
     def _doublings(self, values: FloatArray) -> Doublings:
         held = self._doubled.get(id(values))
