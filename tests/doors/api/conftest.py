@@ -192,6 +192,12 @@ def fill(app: App) -> None:
     append_facts(app, NEWS, AAPL, news, "yahoo")
 
 
+@pytest.fixture
+def filling() -> Callable[[App], None]:
+    """Brings the same in as is in the filled database."""
+    return fill
+
+
 @pytest.fixture(scope="session")
 def filled(postgres: EmbeddedServer, template: str) -> Iterator[Served]:
     """The API's backing over a filled database that nobody changes."""
