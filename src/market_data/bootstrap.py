@@ -220,7 +220,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             clock=clock,
             connections=tuple(connections),
             loop=loop,
-            standings=Standings(database, settings.tracked),
+            standings=Standings(database, settings.tracked, lambda *of: timetable(settings).next_candles(*of)),
             collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
         )

@@ -13,11 +13,15 @@ from market_data.jobs.schedule import Agenda, Scheduler
 from market_data.jobs.timetable import Timetable
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
+from market_data.pipeline.status import Standings
+from market_data.storage import audit
 from market_data.storage.database import Database
-from market_data.storage.tracked import track, tracked
+from market_data.storage.switches import note_scheduler
+from market_data.storage.tracked import track, tracked, untrack
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 KO = Instrument("KO", AssetClass.STOCK)
+TIMETABLE = Timetable()
 TICK = timedelta(minutes=20)
 
 
@@ -137,6 +141,40 @@ def test_weeks_with_two_schedulers_a_dst_change_sleep_a_pause_a_holiday_and_a_ha
     ]
     wanted += expected("2025-11-29T18:20", "2025-12-01T00:00", [])
     assert sorted(time.made()) == sorted(wanted)
+
+
+def test_when_each_is_covered_next_is_in_the_table_and_in_the_standing(time: Simulated) -> None:
+    enriched = [BTC, KO, Instrument("NOBODY", AssetClass.CRYPTO)]
+    with time.database.transaction() as connection:
+        for one in enriched:
+            audit.record_status(connection, one, "binance", None, time.now)
+    standings = Standings(time.database, [(AssetClass.STOCK, "KO")], TIMETABLE.next_candles)
+
+    def told(at: str) -> tuple[dict[str, str | None], dict[str, str | None]]:
+        now = utc(at)
+        time.one.tick(now)
+        note_scheduler(time.database, "here", now)
+        rows = time.database.rows("SELECT symbol, next_enrichment AS next FROM enrichment_status")
+        table = {row["symbol"]: row["next"] and f"{row['next']:%m-%dT%H:%M}" for row in rows}
+        found = {one.symbol: standings.of(one).fields(now)["next_enrichment"] for one in enriched}
+        return table, {symbol: at and f"{at:%m-%dT%H:%M}" for symbol, at in found.items()}
+
+    # Friday's daily cycle, then the close of the half day after Thanksgiving, 13:00 in New York, and 15 minutes.
+    for at, coin, share in (
+        ("2025-11-28T01:04", "11-28T01:05", "11-28T01:30"),
+        ("2025-11-28T01:30", "11-28T02:05", "11-28T18:15"),
+        ("2025-11-28T18:15", "11-28T19:05", "11-29T01:30"),
+    ):
+        wanted = {"BTC": coin, "KO": share, "NOBODY": None}
+        assert told(at) == (wanted, wanted)
+    nothing = dict.fromkeys(("BTC", "KO", "NOBODY"))
+    time.one.pause()
+    assert told("2025-11-28T18:20") == (nothing, nothing)
+    time.one.resume()
+    untrack(time.database, [KO], time.now)
+    assert told("2025-11-28T18:25")[1] == nothing | {"BTC": "11-28T19:05"}
+    # Nobody has heard of a scheduler for long: nothing will come by itself.
+    assert standings.of(BTC).fields(utc("2025-11-28T18:40"))["next_enrichment"] is None
 
 
 def test_what_still_waits_is_not_queued_again(time: Simulated) -> None:

@@ -28,7 +28,7 @@ from market_data.model.timeframe import Timeframe
 from market_data.storage import coverage, work
 from market_data.storage.database import Connection, Database
 from market_data.storage.state import read_state, write_state
-from market_data.storage.switches import note_scheduler
+from market_data.storage.switches import note_next_enrichments, note_scheduler
 from market_data.storage.tracked import Tracked
 
 log = structlog.get_logger()
@@ -137,13 +137,9 @@ class Scheduler:
         """Queue what became due since the last time anybody did; returns the occasions queued."""
         with self._database.transaction() as connection:
             state = read_state(connection, STATE, lock=True)
-            if state.get("paused"):
-                return []
-            last = datetime.fromisoformat(state["until"]) if "until" in state else now
-            due = due_between(last, now, self._timetable)
-            made = [occasion for occasion in due if self._queue(connection, occasion)]
-            if due or "until" not in state:
-                write_state(connection, STATE, {**state, "until": max(last, now).isoformat()}, now)
+            paused = state.get("paused", False)
+            made = [] if paused else self._queue_due(connection, state, now)
+            note_next_enrichments(connection, {} if paused else self._coming(now))
         return made
 
     def pause(self, by: str = "user") -> None:
@@ -203,6 +199,19 @@ class Scheduler:
         except MarketDataError as error:
             # Nothing is lost: the next wake-up finds the same due.
             log.warning("schedule_waits", error=str(error))
+
+    def _queue_due(self, connection: Connection, state: dict[str, Any], now: datetime) -> list[Occasion]:
+        last = datetime.fromisoformat(state["until"]) if "until" in state else now
+        due = due_between(last, now, self._timetable)
+        made = [occasion for occasion in due if self._queue(connection, occasion)]
+        if due or "until" not in state:
+            write_state(connection, STATE, {**state, "until": max(last, now).isoformat()}, now)
+        return made
+
+    def _coming(self, now: datetime) -> dict[Instrument, datetime | None]:
+        """When candles of each tracked instrument are fetched next."""
+        tracked = [one.instrument for one in self._agenda.tracked()]
+        return {one: self._timetable.next_candles(one.asset_class, now) for one in tracked}
 
     def _queue(self, connection: Connection, occasion: Occasion) -> bool:
         waiting = work.already_queued(connection)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from market_data.model.instrument import AssetClass
@@ -76,6 +77,10 @@ class Timetable:
     reconcile_at: time = time(5, 0)
     retention_at: time = time(3, 15)
 
+    def next_candles(self, asset_class: AssetClass, now: datetime) -> datetime | None:
+        """When tracked candles of an asset class are fetched next; None when the schedule fetches none."""
+        return _next_candles(self, asset_class, now.replace(second=0, microsecond=0))
+
 
 def due_between(
     last: datetime, now: datetime, timetable: Timetable, calendars: Sequence[str] = CALENDARS
@@ -122,6 +127,14 @@ def next_occasions(now: datetime, timetable: Timetable, calendars: Sequence[str]
     for occasion in every_occasion(now, now + HORIZON, timetable, calendars):
         first.setdefault((occasion.line, occasion.calendar), occasion)
     return sorted(first.values())
+
+
+@lru_cache(maxsize=64)
+def _next_candles(timetable: Timetable, asset_class: AssetClass, minute: datetime) -> datetime | None:
+    crypto = asset_class is AssetClass.CRYPTO
+    lines = (Line.CRYPTO,) if crypto else (Line.DAILY, Line.AFTER_CLOSE)
+    found = next_occasions(minute, timetable, () if crypto else (asset_class.calendar,))
+    return min((occasion.at for occasion in found if occasion.line in lines), default=None)
 
 
 def _daily(last: datetime, now: datetime, at: time) -> Iterator[datetime]:

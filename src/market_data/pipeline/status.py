@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from market_data.model.errors import UnknownInstrument
@@ -14,6 +15,7 @@ from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange, from_micros
 from market_data.storage.database import Database
 from market_data.storage.summaries import Changes, Summaries
+from market_data.storage.switches import SILENT_AFTER
 
 RECENT_FETCHES: Final = 20
 # Longer than any time an exchange was closed.
@@ -46,6 +48,8 @@ class Standing:
     quality_score: float | None
     validation_rate: float | None
     reaches: tuple[Reach, ...]
+    next_run: Callable[[datetime], datetime | None] = lambda _: None
+    """When scheduled work covers it next, from any moment on."""
 
     def lag(self, now: datetime) -> timedelta | None:
         """The longest of its timeframes; None when nothing is stored."""
@@ -74,17 +78,29 @@ class Standing:
             "quality_score": self.quality_score,
             "validation_rate": self.validation_rate,
             "timeframes_available": [reach.timeframe.value for reach in self.reaches],
-            "next_enrichment": self.enrichment.get("next_enrichment"),
+            "next_enrichment": self.next_run(now),
             "error_message": self.enrichment.get("error_message"),
             "timestamp": now,
         }
 
 
 class Standings:
-    """Standings of instruments, each computed once per change of what is stored of it; safe between threads."""
+    """Standings of instruments, each computed once per change of what is stored of it; safe between threads.
 
-    def __init__(self, database: Database, tracked: Iterable[tuple[AssetClass, str]] = ()) -> None:
+    Args:
+        database: where they are stored.
+        tracked: what the settings track; what the database says of it counts more.
+        next_run: when the schedule covers an asset class next, from a moment on; None when it does not.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tracked: Iterable[tuple[AssetClass, str]] = (),
+        next_run: Callable[[AssetClass, datetime], datetime | None] = lambda *_: None,
+    ) -> None:
         self._summaries = Summaries(database)
+        self._next_run = next_run
         self._tracked = {Instrument(symbol, asset_class) for asset_class, symbol in tracked}
         self._found: dict[Instrument, tuple[object, Standing]] = {}
 
@@ -117,7 +133,17 @@ class Standings:
         found = self._found.get(instrument)
         if found is None or found[0] != version:
             found = self._found[instrument] = (version, self._computed(instrument, changed))
-        return found[1]
+        return replace(found[1], next_run=partial(self._next_of, instrument, changed))
+
+    def _next_of(self, instrument: Instrument, changed: Changes, now: datetime) -> datetime | None:
+        """None while nothing will happen by itself: untracked, paused, or no scheduler runs."""
+        alive = changed.scheduler_seen is not None and now - changed.scheduler_seen <= SILENT_AFTER
+        if changed.paused or not alive or not self._is_tracked(instrument, changed):
+            return None
+        return self._next_run(instrument.asset_class, now)
+
+    def _is_tracked(self, instrument: Instrument, changed: Changes) -> bool:
+        return bool(changed.tracked) or (changed.tracked is None and instrument in self._tracked)
 
     def meant(self, symbol: str, asset_class: AssetClass | None = None) -> tuple[Instrument, bool]:
         """The instrument meant by a symbol, and whether it is tracked or was ever enriched.
@@ -129,7 +155,7 @@ class Standings:
 
     def _meant(self, symbol: str, asset_class: AssetClass | None) -> tuple[Instrument, Changes, bool]:
         found = self._summaries.changes_of(symbol, list(AssetClass) if asset_class is None else [asset_class])
-        tracked = [one for one, its in found.items() if its.tracked or (its.tracked is None and one in self._tracked)]
+        tracked = [one for one, its in found.items() if self._is_tracked(one, its)]
         enriched = [one for one, its in found.items() if its.enrichment is not None]
         known = [*tracked, *enriched]
         instrument = known[0] if known else Instrument(symbol, asset_class or AssetClass.STOCK)

@@ -10,6 +10,7 @@ from typing import Any
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
 from market_data.storage.database import Database
+from market_data.storage.switches import ALIVE, SCHEDULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,10 @@ class Changes:
     """When each of its series last changed."""
     tracked: bool | None
     """What tracked_symbols says: whether it is tracked; None when it says nothing."""
+    scheduler_seen: datetime | None = None
+    """When a scheduler last said that it lives."""
+    paused: bool = False
+    """Whether scheduled work is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,19 @@ class Summaries:
             "(SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
             "WHERE m.symbol = i.symbol AND m.asset_class = i.asset_class) AS moments, "
             "(SELECT active FROM tracked_symbols t "
-            "WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class) AS tracked "
+            "WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class) AS tracked, "
+            "(SELECT updated_at FROM system_state WHERE key = %s) AS scheduler_seen, "
+            "coalesce((SELECT (value ->> 'paused')::boolean FROM system_state WHERE key = %s), false) AS paused "
             "FROM unnest(%s::text[], %s::text[]) AS i (symbol, asset_class) "
             "LEFT JOIN enrichment_status s ON s.symbol = i.symbol AND s.asset_class = i.asset_class",
-            ([one.symbol for one in instruments], [one.asset_class.value for one in instruments]),
+            (ALIVE, SCHEDULE, [one.symbol for one in instruments], [one.asset_class.value for one in instruments]),
         )
         return {
             Instrument(row.pop("named"), AssetClass(row.pop("found"))): Changes(
                 moments=tuple(row.pop("moments")),
                 tracked=row.pop("tracked"),
+                scheduler_seen=row.pop("scheduler_seen"),
+                paused=row.pop("paused"),
                 enrichment=row if row["status"] is not None else None,
             )
             for row in rows

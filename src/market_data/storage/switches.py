@@ -1,11 +1,13 @@
-"""What people switch on and off for every process of a database: whether scheduled work is paused."""
+"""The schedule as every process of a database sees it: whether it is paused, alive, and what it covers when."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from market_data.storage.database import Database
+from market_data.model.instrument import Instrument
+from market_data.storage.database import Connection, Database
 from market_data.storage.state import read_state, write_state
 
 # The schedule keeps its state under this name: `paused`, `by`, `at`, and `until` when occasions were dealt with.
@@ -26,6 +28,23 @@ def note_scheduler(database: Database, by: str, now: datetime) -> None:
     """Note that a scheduler is alive; by every scheduler, once a minute or more often."""
     with database.transaction() as connection:
         write_state(connection, ALIVE, {"by": by}, now)
+
+
+def note_next_enrichments(connection: Connection, moments: Mapping[Instrument, datetime | None]) -> None:
+    """Write down when scheduled work covers each enriched instrument next; those not named are not covered."""
+    connection.execute(
+        "UPDATE enrichment_status s SET next_enrichment = found.at FROM ("
+        "SELECT e.symbol, e.asset_class, named.at FROM enrichment_status e LEFT JOIN "
+        "unnest(%s::text[], %s::text[], %s::timestamptz[]) AS named (symbol, asset_class, at) "
+        "USING (symbol, asset_class)) found "
+        "WHERE (s.symbol, s.asset_class) = (found.symbol, found.asset_class) "
+        "AND s.next_enrichment IS DISTINCT FROM found.at",
+        [
+            [one.symbol for one in moments],
+            [one.asset_class.value for one in moments],
+            list(moments.values()),
+        ],
+    )
 
 
 def scheduler_state(database: Database, now: datetime) -> Literal["running", "paused", "stopped"]:
