@@ -55,10 +55,9 @@ def page() -> str:
 
 def section(rule: AlertRule) -> str:
     """What the page says of one rule."""
-    summary = rule.summary.replace("{{ $labels.", "").replace(" }}", "")
     where = "" if rule.holds else " Only Prometheus can tell."
     return (
-        f"## {rule.name}\n\n{rule.severity}, after {duration(rule.hold)}.{where} {summary}.\n\n"
+        f"## {rule.name}\n\n{rule.severity}, after {duration(rule.hold)}.{where} {rule.title}.\n\n"
         f"What to do: {rule.action}\n\n```promql\n{rule.expression}\n```\n"
     )
 

@@ -9,8 +9,8 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
-# At INFO these tell every request with its address, and addresses may carry keys.
-CHATTY = ("httpx", "httpcore", "urllib3", "asyncio")
+# Below WARNING these tell every request with its address, and addresses may carry keys.
+CHATTY = ("httpx", "httpcore", "urllib3", "asyncio", "apprise", "oauthlib", "requests_oauthlib")
 
 
 def configure_logs(level: str, form: str) -> None:

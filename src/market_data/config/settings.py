@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,12 @@ def _split_names(value: Any) -> Any:
     return value
 
 
+def _split_addresses(value: Any) -> Any:
+    """Lets the environment write addresses one after the other; a comma inside one does not part it."""
+    return re.split(r"[,\s]+(?=\w+://)", value.strip(" ,")) if isinstance(value, str) and value.strip(" ,") else value
+
+
+Addresses = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_addresses)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Hour = Annotated[int, Field(ge=0, le=23)]
 Minute = Annotated[int, Field(ge=0, le=59)]
@@ -197,14 +204,32 @@ class ApiSettings(Section):
 
 
 class MonitoringSettings(Section):
-    """Logs and metrics."""
+    """Logs, metrics and alerts."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
     """Least severe message that is logged. Commands that end by themselves log errors only, unless this is set."""
     log_format: Literal["console", "json"]
     """Logs for people or for machines; they go to stderr."""
+class NotificationSettings(Section):
+    """Who is told of alerts."""
+
+    urls: Addresses
+    """Webhooks (``https://…``, which get JSON by POST) and addresses of any service Apprise knows (``mailto://…``,
+    ``slack://…``; needs the extra ``notify``); none: nobody. They are secrets: never logged, never shown."""
+    min_severity: Literal["warning", "critical"]
+    """Least severe alert that is told."""
+    resolved: bool
+    """Whether it is told too when an alert is over."""
+
+
     prometheus_port: Port | None
-    """Port of a metrics endpoint of its own; null: none."""
+    """Port of a metrics endpoint of its own, for processes without the HTTP interface; null: none."""
+    prometheus_host: str
+    """Address that endpoint listens on. It asks for no key: beyond loopback, let only Prometheus reach it."""
+    watch_seconds: Annotated[float, Field(ge=1)]
+    """How often the scheduler evaluates the alert rules."""
+    notifications: NotificationSettings
+    """Who is told of alerts."""
 
 
 class Settings(Section):

@@ -97,6 +97,14 @@ class Agenda:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a scheduler that runs does besides, every so many seconds; it must not raise."""
+
+    do: Callable[[], None]
+    seconds: float
+
+
 class Scheduler:
     """Puts what is due into the queue; start, stop, pause, resume, trigger, and what comes next.
 
@@ -104,7 +112,8 @@ class Scheduler:
     caught up once on resuming.
     """
 
-    def __init__(self, jobs: Jobs, agenda: Agenda, timetable: Timetable) -> None:
+    def __init__(self, jobs: Jobs, agenda: Agenda, timetable: Timetable, beside: Sequence[Beside] = ()) -> None:
+        self._beside = beside
         self._jobs = jobs
         self._agenda = agenda
         self._timetable = timetable
@@ -119,6 +128,9 @@ class Scheduler:
         trigger = IntervalTrigger(seconds=WAKE_SECONDS, timezone="UTC")
         # A wake-up that comes late, or several at once after a sleep, are one: what is due does not depend on them.
         self._waker.add_job(self._wake, trigger, max_instances=1, coalesce=True, misfire_grace_time=None)
+        for other in self._beside:
+            every = IntervalTrigger(seconds=other.seconds, timezone="UTC")
+            self._waker.add_job(other.do, every, max_instances=1, coalesce=True, misfire_grace_time=None)
         self._waker.start()
         self._wake()
 

@@ -70,8 +70,9 @@ class PlatformMetrics(Collector):
         self._observer = observer
         self._active_streams = active_streams
         self._lock = threading.Lock()
-        self._fetches = Totals(observer.tallies.fetch_totals, ("source", "dataset", "success"))
-        self._computations = Totals(observer.tallies.compute_totals, ("success",))
+        self._tallies = observer.tallies
+        self._fetches = Totals(self._tallies.fetch_totals, ("source", "dataset", "success"))
+        self._computations = Totals(self._tallies.compute_totals, ("success",))
 
     def describe(self) -> list[Metric]:
         """Nothing: the database is not asked when this is registered."""
@@ -93,9 +94,8 @@ class PlatformMetrics(Collector):
         yield _gauge("active_streams", self._active_streams())
 
     def _bounds(self, table: str) -> tuple[int, int]:
-        tallies, now = self._observer.tallies, self._observer.clock()
-        settled = tallies.last_id(table, now - SETTLED_AFTER)
-        return settled, max(settled, tallies.last_id(table))
+        settled = self._tallies.last_id(table, self._observer.clock() - SETTLED_AFTER)
+        return settled, max(settled, self._tallies.last_id(table))
 
     def _fetched(self) -> Iterator[Metric]:
         sums = self._fetches.sums(*self._bounds("enrichment_fetch_log"))
@@ -116,7 +116,7 @@ class PlatformMetrics(Collector):
             if dataset == "trades":
                 trades.add_metric([source], values["inserted"])
         quota = _gauge("quota_remaining")
-        for row in self._observer.tallies.quotas():
+        for row in self._tallies.quotas():
             quota.add_metric([row["source"]], row["remaining"])
         yield from (fetches, seconds, rows, trades, errors, quota)
 
@@ -132,7 +132,7 @@ class PlatformMetrics(Collector):
 
     def _work(self) -> Iterator[Metric]:
         backfills, alerts = _gauge("backfills"), _gauge("alerts")
-        for state, count in self._observer.tallies.backfills().items():
+        for state, count in self._tallies.backfills().items():
             backfills.add_metric([state], count)
         firing = firing_by_severity(self._observer.database)
         for severity in SEVERITIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,6 +49,11 @@ class AlertRule:
     summary: str
     action: str
     holds: Callable[[Readings], Iterable[Finding]] | None
+
+    @property
+    def title(self) -> str:
+        """The summary for those who see no labels: their names stand for them."""
+        return re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"\1", self.summary)
 
 
 def findings(rule: AlertRule, readings: Readings) -> list[Finding]:
