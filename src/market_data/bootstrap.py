@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-    from market_data.monitoring.watch import Watch
 class OwnLoop:
     """An event loop made when first needed, so that an App also opens inside one of the caller's."""
 
@@ -113,22 +112,7 @@ class App:
         from market_data.jobs.schedule import Agenda, Scheduler
 
         agenda = Agenda(self.database, self.enricher.providers, self.tracked)
-        looking = Beside(self.watch().look, self.settings.monitoring.watch_seconds)
-        return Scheduler(self.jobs, agenda, timetable(self.settings), [looking])
-
-    def watch(self) -> Watch:
-        """What evaluates the alert rules and tells whom the settings name; ConfigError for no proper address."""
-        from market_data.monitoring.delivery import targets_of
-        from market_data.monitoring.watch import Policy, Watch
-
-        monitoring = self.settings.monitoring
-        telling = monitoring.notifications
-        policy = Policy(
-            targets=targets_of(telling.urls),
-            critical_only=telling.min_severity == "critical",
-            resolved=telling.resolved,
-        )
-        return Watch(self.observer, policy, monitoring.watch_seconds)
+        return Scheduler(self.jobs, agenda, timetable(self.settings))
 
     def worker(self) -> Worker:
         """A worker, to be run in an event loop."""
