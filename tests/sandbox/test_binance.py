@@ -133,6 +133,12 @@ def test_candle_weights_of_futures(market: Marketplace, limit: int, weight: int)
     assert ask(f"{KLINES}1h&limit={limit}").headers["X-MBX-USED-WEIGHT-1M"] == str(weight)
 
 
+def test_without_limits_nothing_is_counted_so_that_no_client_waits_for_the_stated_limit(ask: Ask) -> None:
+    answers = [ask(f"{KLINES}1h&limit=1500") for _ in range(3)]
+    assert {answer.headers["X-MBX-USED-WEIGHT-1M"] for answer in answers} == {"0"}
+    assert ask("/fapi/v1/exchangeInfo").json()["rateLimits"][0]["limit"] == 2400
+
+
 def test_too_much_weight_is_refused_then_banned() -> None:
     clock = iter([60.0 + n for n in range(30)] + [300.0])
     weights = Weights(10, wall=lambda: next(clock))

@@ -197,3 +197,19 @@ def test_files_that_are_not_there(ask: Ask, path: str) -> None:
         response = ask(f"/data/{one}")
         assert response.status_code == 404
         assert "NoSuchKey" in response.text
+
+
+def test_the_premium_index_has_candles_without_volume_and_the_archive_the_same(ask: Ask) -> None:
+    day = 1_763_337_600_000
+    query = f"symbol=BTCUSDT&interval=5m&startTime={day}&limit=288"
+    found = ask(f"/fapi/v1/premiumIndexKlines?{query}").json()
+    assert [row[0] for row in found] == [day + 300_000 * number for number in range(288)]
+    for opened, first, high, low, last, volume, closed, *_ in found:
+        assert Decimal(low) <= min(Decimal(first), Decimal(last)) <= max(Decimal(first), Decimal(last)) <= Decimal(high)
+        assert (volume, closed) == ("0", opened + 299_999)
+    path = "futures/um/daily/premiumIndexKlines/BTCUSDT/5m/BTCUSDT-5m-2025-11-17.zip"
+    with zipfile.ZipFile(io.BytesIO(ask(f"/data/{path}").content)) as packed:
+        lines = packed.read(packed.namelist()[0]).decode().splitlines()
+    assert [line.split(",") for line in lines[1:]] == [[str(value) for value in row] for row in found]
+    assert ask(f"/data/{path.replace('futures/um', 'spot')}").status_code == 404
+    assert ask("/fapi/v1/premiumIndexKlines?symbol=BTCUSDT&interval=7m").json()["code"] == -1120

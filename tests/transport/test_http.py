@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from market_data.model.errors import (
+    ConfigError,
     MalformedPayload,
     MarketDataError,
     NotEntitled,
@@ -274,3 +275,24 @@ def test_retry_after_in_seconds_or_as_a_date(text: str, check: Callable[[float |
         url=URL, status=429, headers={"retry-after": text}, body=b"", elapsed_ms=1, fetched_at=datetime.now(UTC)
     )
     assert check(response.retry_after)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:70000/x?apiKey=hidden", "port 70000: 1 to 65535"),
+        ("http://127.0.0.1:0/", "port 0"),
+        ("http://127.0.0.1:port/", "Invalid port"),
+        ("fapi.binance.com/x", "http:// or https://"),
+        ("ftp://fapi.binance.com", "http:// or https://"),
+        ("http:///x", "a host are needed"),
+    ],
+)
+async def test_an_address_that_is_none_is_a_wrong_setting(url: str, said: str) -> None:
+    sender = Scripted(200)
+    http = Http("binance", ProviderSettings(), sender=sender)
+    with pytest.raises(ConfigError, match=said) as caught:
+        await http.get(url, Dialect(classify=lambda _: None))
+    assert "providers.binance" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    assert (sender.sent, http.breaker.failures) == (0, 0)

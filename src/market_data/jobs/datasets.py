@@ -15,6 +15,7 @@ from market_data.model.dataset import (
     NEWS,
     OPEN_INTEREST,
     OPTIONS,
+    PREMIUM_INDEX,
     SPLITS,
     SPOT_FLOW,
     TAKER_VOLUMES,
@@ -69,7 +70,7 @@ PLANS: Final = {
     ),
     # Liquidations are not among them: no source tells the past of them, only the live stream.
     "derivatives": Plan(
-        datasets=(FUNDING_RATES, OPEN_INTEREST, LONG_SHORT_RATIOS, TAKER_VOLUMES, SPOT_FLOW), days=30,
+        datasets=(FUNDING_RATES, OPEN_INTEREST, LONG_SHORT_RATIOS, TAKER_VOLUMES, SPOT_FLOW, PREMIUM_INDEX), days=30,
         chunk=timedelta(days=5), asset_classes=frozenset({AssetClass.CRYPTO}), recent=timedelta(hours=12),
     ),
 }  # fmt: skip

@@ -92,6 +92,14 @@ class FundingRate(Observation):
     mark_price: Exact | None = None
 
 
+class PremiumIndex(Observation):
+    """How far a perpetual's price stands from its index at the end of the period that ends at `timestamp`."""
+
+    period: str
+    value: Exact
+    """Fraction of the index, as the exchange computes it; the funding rate is made of its mean."""
+
+
 class LongShortRatio(Observation):
     """Longs over shorts of the accounts of a kind, as the exchange publishes it."""
 

@@ -29,7 +29,7 @@ def create_app(market: Marketplace | None = None, *, faults: str = "", limits: b
     Args:
         market: the histories, with their seed and clock; the default seed and the real clock when None.
         faults: shares by fault, like ``429:0.1,drop:0.01``.
-        limits: whether Binance's request weight is enforced; it is reported either way.
+        limits: whether Binance's request weight is counted and enforced; the limit itself is stated either way.
 
     Raises:
         UsageError: for a fault that does not exist.

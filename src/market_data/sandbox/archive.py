@@ -27,7 +27,7 @@ MISSING = (
     "<Message>The specified key does not exist.</Message></Error>"
 )
 NAME = re.compile(
-    r"(?P<market>spot|futures/um)/(?P<step>daily|monthly)/(?P<kind>klines|aggTrades|trades|metrics|fundingRate)"
+    r"(?P<market>spot|futures/um)/(?P<step>daily|monthly)/(?P<kind>klines|premiumIndexKlines|aggTrades|trades|metrics|fundingRate)"
     r"/(?P<symbol>[^/]+)/(?:(?P<interval>[^/]+)/)?(?P<stem>[^/]+)-(?P<date>\d{4}-\d{2}(?:-\d{2})?)\.zip"
 )
 

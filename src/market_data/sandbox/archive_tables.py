@@ -14,6 +14,7 @@ from market_data.sandbox.buckets import BINANCE
 from market_data.sandbox.coins import CoinHistory
 from market_data.sandbox.derivatives import Derivatives
 from market_data.sandbox.marketplace import Marketplace
+from market_data.sandbox.premium import premium_rows
 from market_data.sandbox.tape import Tape, Trades
 from market_data.sandbox.text import decimal, rows
 
@@ -59,6 +60,8 @@ class ArchiveTables:
             return False
         if kind == "klines":
             return interval in INTERVALS
+        if kind == "premiumIndexKlines":
+            return self._venue.futures and interval in INTERVALS and not BINANCE[INTERVALS[interval]].months
         if interval is not None:
             return False
         if kind in ("metrics", "fundingRate"):
@@ -73,6 +76,8 @@ class ArchiveTables:
         """The CSV of [start, end)."""
         if kind == "klines":
             return self._candles(raw, INTERVALS[interval], start, end)
+        if kind == "premiumIndexKlines":
+            return self._premium(raw, INTERVALS[interval], start, end)
         if kind == "metrics":
             return self._metrics(raw, start, end)
         if kind == "fundingRate":
@@ -153,6 +158,14 @@ class ArchiveTables:
         texts = [pl.col(name).round(8).cast(pl.Decimal(38, 8)).cast(pl.String) for name in names]
         line = frame.select(pl.format(f"{{}},{raw}" + ",{}" * len(names) + "\n", clock, *texts)).to_series()
         return METRICS_HEADER.encode() + "".join(line.to_list()).encode()
+
+    def _premium(self, raw: str, interval: str, start: int, end: int) -> bytes:
+        known, span = Derivatives(self._history(raw), self._market.seed), BINANCE[interval]
+        first = span.floor_one(start)
+        first = first if first >= start else span.after(first)
+        lines = premium_rows(known, span, max(first, span.floor_one(self.listed_at(raw))), end, end + span.length)
+        head = self._headed("klines", KLINE_HEADER, start)
+        return head + "".join(",".join(map(str, row)) + "\n" for row in lines).encode()
 
     def _funding(self, raw: str, start: int, end: int) -> bytes:
         known = Derivatives(self._history(raw), self._market.seed)

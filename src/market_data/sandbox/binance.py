@@ -87,7 +87,7 @@ class BinanceHouse:
             if limit < 1 or (limit > most and self.venue.futures):
                 refuse(-1130, "Data sent for parameter 'limit' is not valid.")
             limit = min(limit, most)
-            refused = self.weights.spend(self._kline_weight(limit))
+            refused = self.weights.spend(self.kline_weight(limit))
             if refused:
                 return refused
             body = self._kline_body(request, limit)
@@ -95,7 +95,8 @@ class BinanceHouse:
             return JSONResponse(refusal.body, 400, headers=self.weights.headers())
         return Response(body, media_type="application/json", headers=self.weights.headers())
 
-    def _kline_weight(self, limit: int) -> int:
+    def kline_weight(self, limit: int) -> int:
+        """What a request for so many candles weighs."""
         if not self.venue.futures:
             return 2
         return next(weight for most, weight in ((99, 1), (499, 2), (1000, 5), (1500, 10)) if limit <= most)
@@ -123,7 +124,7 @@ class BinanceHouse:
         span = BINANCE.get(request.query_params.get("interval", ""))
         if span is None:
             refuse(-1120, "Invalid interval.")
-        start, end = self._moment(request, "startTime"), self._moment(request, "endTime")
+        start, end = self.moment(request, "startTime"), self.moment(request, "endTime")
         if start is not None and end is not None and start > end:
             refuse(-1128, "Combination of optional parameters invalid.")
         micros = not self.venue.futures and request.headers.get("x-mbx-time-unit", "").upper() == "MICROSECOND"
@@ -131,7 +132,8 @@ class BinanceHouse:
         interval = request.query_params["interval"]
         return listed(self.candles(history, interval, first, after, unit=1000 if micros else 1))
 
-    def _moment(self, request: Request, name: str) -> int | None:
+    def moment(self, request: Request, name: str) -> int | None:
+        """A parameter that is a time, in ms; None when it is not given."""
         value = whole_number(request, name, None)
         return value // 1000 if value is not None and value >= FIRST_MICROSECOND else value
 

@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from market_data.sandbox.binance import BinanceHouse
+from market_data.sandbox.binance import BinanceHouse, window
 from market_data.sandbox.block import DAY, HOUR, MINUTE, SECOND, Int
+from market_data.sandbox.buckets import BINANCE
 from market_data.sandbox.derivatives import SHORT_FUNDING_HOURS, Derivatives, Positions
 from market_data.sandbox.limits import Weights
+from market_data.sandbox.premium import premium_rows
 from market_data.sandbox.refusals import Refused, refuse, whole_number
 
 PERIODS = {
@@ -67,6 +69,7 @@ class DerivativesCounter:
             *data,
             Route("/fapi/v1/openInterest", self._counted(self._interest_now, 1)),
             Route("/fapi/v1/premiumIndex", self._counted(self._premium_index, 1)),
+            Route("/fapi/v1/premiumIndexKlines", self._premium_klines),
             Route("/fapi/v1/fundingRate", self._counted(self._funding, 0, self._funding_limit)),
             Route("/fapi/v1/fundingInfo", self._counted(self._funding_info, 0, self._funding_limit)),
         ]
@@ -152,11 +155,34 @@ class DerivativesCounter:
         moved = 10.0 ** (known.history.coin.price_decimals - self._house.venue.decimals(known.history.coin)[0])
         minute = known.history.minutes(now // MINUTE * MINUTE, now // MINUTE * MINUTE + MINUTE)
         mark = minute.values[0, 0] * known.history.price_tick * moved
+        index = mark / (1 + known.premium(np.array([now], np.int64))[0])
         return {
-            "symbol": request.query_params["symbol"], "markPrice": f"{mark:.8f}", "indexPrice": f"{mark * 0.9998:.8f}",
+            "symbol": request.query_params["symbol"], "markPrice": f"{mark:.8f}", "indexPrice": f"{index:.8f}",
             "estimatedSettlePrice": f"{mark:.8f}", "lastFundingRate": f"{last.rate[-1] * 1e-8:.8f}",
             "interestRate": "0.00010000", "nextFundingTime": known.next_funding(now), "time": now,
         }  # fmt: skip
+
+    async def _premium_klines(self, request: Request) -> Response:
+        """Candles of the premium index; they weigh as others do."""
+        try:
+            limit = whole_number(request, "limit", 500)
+            if not 1 <= limit <= self._house.venue.most_candles:
+                refuse(-1130, "Data sent for parameter 'limit' is not valid.")
+            return await self._counted(lambda asked: self._premium_rows(asked, limit), self._house.kline_weight(limit))(
+                request
+            )
+        except Refused as refusal:
+            return JSONResponse(refusal.body, 400, headers=self._house.weights.headers())
+
+    def _premium_rows(self, request: Request, limit: int) -> list[list[object]]:
+        known = self.of(self._house.history(request).coin.symbol)
+        span = BINANCE.get(request.query_params.get("interval", ""))
+        if span is None or span.months:
+            refuse(-1120, "Invalid interval.")
+        start, end = self._house.moment(request, "startTime"), self._house.moment(request, "endTime")
+        now = self._market.now()
+        first, after = window(span, known.history.start, start, end, limit, now)
+        return premium_rows(known, span, first, after, now)
 
     def _funding(self, request: Request) -> list[Row]:
         known = self.of(self._house.history(request).coin.symbol)

@@ -58,7 +58,7 @@ class Derivatives:
         hours = hours[hours // HOUR % self._interval(hours) == 0]
         late = (uniform(self._seed, hours, 1) * FUNDING_LATE_MS).astype(np.int64)
         # The exchange's formula: the rate rests at its interest part of 0.01 % unless the premium is large.
-        premium = INTEREST + 0.0007 * wander(self._seed, hours, 2)
+        premium = self.premium(hours)
         rate = premium + np.clip(INTEREST - premium, -0.0005, 0.0005)
         time = hours + late
         kept = (time >= start) & (time < end)
@@ -75,6 +75,10 @@ class Derivatives:
         while hour % self.funding_hours(hour * HOUR):
             hour += 1
         return hour * HOUR
+
+    def premium(self, time: Int) -> Float:
+        """The premium index at moments, a fraction: what funding rates are made of."""
+        return INTEREST + 0.0007 * wander(self._seed, time, 2)
 
     def positions(self, period: int, start: int, end: int) -> Positions:
         """States at the ends of periods of ``period`` ms, those ends in [start, end)."""

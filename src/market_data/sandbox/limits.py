@@ -14,7 +14,7 @@ BAN_SECONDS = 120
 
 
 class Weights:
-    """Weight used in this window of the wall clock; nothing is refused when ``enforced`` is false."""
+    """Weight used in this window of the wall clock; nothing is counted or refused when ``enforced`` is false."""
 
     def __init__(
         self,
@@ -39,13 +39,16 @@ class Weights:
 
     def spend(self, weight: int) -> Response | None:
         """Count a request; the refusal to send when it goes over the limit, else None."""
+        if not self._enforced:
+            # Told of a use near the limit a client would wait, as if it were enforced.
+            return None
         now = self._wall()
         if now < self._banned_until:
             return self._ban(now)
         if int(now) // self._window != self._begun:
             self._begun, self._used, self._refused = int(now) // self._window, 0, 0
         self._used += weight
-        if not self._enforced or self._used <= self._limit:
+        if self._used <= self._limit:
             return None
         self._refused += 1
         if self._refused > PATIENCE:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from market_data.model.errors import MarketDataError, ProviderUnavailable, RateLimited, TransientError
+from market_data.model.errors import ConfigError, MarketDataError, ProviderUnavailable, RateLimited, TransientError
 from market_data.model.provider import ProviderSettings
 from market_data.transport.breaker import Breaker
 from market_data.transport.ratelimit import Clock, RateLimit, Sleep
@@ -97,9 +97,10 @@ class Http:
         Raises:
             MarketDataError: as `dialect.classify` says; ConnectionLost and MalformedPayload for what went wrong on
                 the way; ProviderUnavailable while the breaker is open.
+            ConfigError: when the address, which comes from a setting, is none.
         """
         request = Request(
-            url=url,
+            url=_checked(self.name, url),
             params={name: str(value) for name, value in (params or {}).items() if value is not None},
             headers=dict(headers or {}),
             timeout_seconds=self.settings.timeout_seconds,
@@ -158,3 +159,21 @@ class Http:
         return AsyncRetrying(
             sleep=self._sleep, wait=wait, stop=stop, retry=retry_if_exception_type(TransientError), reraise=True
         )
+
+
+def _checked(name: str, url: str) -> str:
+    """The address, which comes from a setting; what is wrong with one, senders tell late and each in its own way.
+
+    Raises:
+        ConfigError: naming what is wrong; never with the query, which may hold a key.
+    """
+    address = f"the address of providers.{name}, {url.partition('?')[0]!r},"
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"{address} is none: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigError(f"{address} is none: http:// or https:// and a host are needed")
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        raise ConfigError(f"{address} has port {parsed.port}: 1 to 65535 are valid")
+    return url

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -104,6 +105,8 @@ class Source:
             return self.answer(exchange_info(futures="/fapi/" in path))
         if path.endswith("/time"):
             return self.answer({"serverTime": millis(self.now)})
+        if path.endswith("/premiumIndexKlines"):
+            return self.answer(self.klines(request.url.params, 1500, premium_kline))
         if path.endswith("/klines"):
             return self.override or self.answer(self.klines(request.url.params, 1500 if "/fapi/" in path else 1000))
         return error(404, None, "<html>no such path</html>")
@@ -168,7 +171,9 @@ class Source:
         rows = [trade(number) for number in numbers if number * 2000 <= millis(self.now)]
         return httpx.Response(200, content=json.dumps(rows, separators=(",", ":")).encode())
 
-    def klines(self, params: httpx.QueryParams, most: int) -> list[list[object]]:
+    def klines(
+        self, params: httpx.QueryParams, most: int, row: Callable[[int, int], list[object]] | None = None
+    ) -> list[list[object]]:
         if params["symbol"] != RAW_SYMBOL:
             return []
         step = STEPS[params["interval"]]
@@ -179,7 +184,7 @@ class Source:
         first = anchor + -(-(begin - anchor) // step) * step
         rows = []
         while first <= stop and len(rows) < limit:
-            rows.append(kline(int(first), step))
+            rows.append((row or kline)(int(first), step))
             first += step
         return rows
 
@@ -200,6 +205,18 @@ def kline(second: int, step: int) -> list[object]:
         f"{number * 50}.5",
         "0",
     ]
+
+
+def premium(second: int) -> str:
+    """Tells its five minutes; on both sides of zero."""
+    return f"{(second // 300 % 200 - 100) / 100_000:.8f}"
+
+
+def premium_kline(second: int, step: int = 300) -> list[object]:
+    """As the premium index has them: no volumes."""
+    value = premium(second)
+    times = second * 1000, (second + step) * 1000 - 1
+    return [times[0], "0.00010000", "0.01000000", "-0.01000000", value, "0", times[1], "0", 60, "0", "0", "0"]
 
 
 def statistic(path: str, label: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance import Binance, BinanceSettings, archive
 from market_data.providers.binance.client import Client
 from market_data.providers.binance.klines import parse_file
+from market_data.providers.binance.trades import file_frames
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
 
@@ -151,6 +152,43 @@ def test_both_units_in_one_file() -> None:
 def test_a_file_that_is_not_one(csv: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse_file(csv)
+
+
+def test_a_file_of_another_interval_is_not_the_one_asked_for() -> None:
+    source = filled()
+    begin = datetime(2025, 2, 11, tzinfo=UTC)
+    minutes = [fake.kline(int(begin.timestamp()) + 60 * number, 60) for number in range(1440)]
+    source.add_file(path("daily", "2025-02-11"), HEADER + "".join(",".join(map(str, row)) + "\n" for row in minutes))
+    pages = fetch(source)
+    (page,) = [page for page in pages if page.source == "binance"]
+    assert set(page.frame["notes"]) == {"archive_checksum_failed"}
+    assert joined(pages).drop("notes").equals(joined(fetch(fake.Source(), use_archive=False)).drop("notes"))
+
+
+TRADE_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
+TRADE = f"7,100.5,0.25,1,2,{int(START.timestamp()) * 1000},true\n"
+DAY = TimeRange(START, START + timedelta(days=1))
+
+
+@pytest.mark.parametrize("header", ["", TRADE_HEADER])
+def test_trades_with_and_without_a_header(header: str) -> None:
+    (frame,) = file_frames((header + TRADE).encode(), DAY)
+    assert frame.select("timestamp", "trade_id", "price", "size", "aggressor_side").row(0) == (
+        START, "7", Decimal("100.5"), Decimal("0.25"), "sell",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "agg_trade_id,quantity,price,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n",
+        "id,price,qty,quote_qty,time,is_buyer_maker\n",
+        "one,two,three,four,five,six,seven\n",
+    ],
+)
+def test_trades_under_a_foreign_header_are_refused(header: str) -> None:
+    with pytest.raises(MalformedPayload, match="a file of the archive has"):
+        list(file_frames((header + TRADE).encode(), DAY))
 
 
 def test_an_empty_file() -> None:

@@ -7,7 +7,7 @@ import gzip
 import importlib.util
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -219,3 +219,23 @@ def test_the_limit_is_the_one_the_source_states() -> None:
     (page, *_) = fetch(binance(source), BTC, Timeframe.H1, START, END)
     # The fake says that 40 are used, and nothing of the limit: 2400 is the documented one.
     assert page.quota_remaining == 2360
+
+
+@pytest.mark.parametrize("answered", [Timeframe.M5, Timeframe.H4])
+def test_candles_of_another_interval_than_asked_are_refused(answered: Timeframe) -> None:
+    source = fake.Source()
+    first, step = int(START.timestamp()), answered.duration // timedelta(seconds=1)
+    rows = [fake.kline(first + step * number, step) for number in range(5)]
+    source.override = httpx.Response(200, json=rows)
+    with pytest.raises(MalformedPayload, match="where 1h was asked for"):
+        fetch(binance(source), BTC, Timeframe.H1, START, END)
+
+
+def test_a_candle_that_an_outage_cut_short_is_taken_with_the_others() -> None:
+    source = fake.Source()
+    first = int(START.timestamp())
+    rows = [fake.kline(first + 3600 * number, 3600) for number in range(3)]
+    rows[1][6] -= 1_200_000
+    source.override = httpx.Response(200, json=rows)
+    (page,) = fetch(binance(source), BTC, Timeframe.H1, START, END)
+    assert page.frame.height == 3

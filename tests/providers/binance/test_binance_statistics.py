@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+import structlog
 
 from market_data.model.dataset import (
     DIVIDENDS,
@@ -21,6 +22,7 @@ from market_data.model.dataset import (
     INSTRUMENTS,
     LONG_SHORT_RATIOS,
     OPEN_INTEREST,
+    PREMIUM_INDEX,
     SPOT_FLOW,
     TAKER_VOLUMES,
     TRADES,
@@ -42,7 +44,7 @@ fake = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
-FIVE = timedelta(minutes=5)
+FIVE, DAY = timedelta(minutes=5), timedelta(days=1)
 METRICS_HEADER = (
     "create_time,symbol,sum_open_interest,sum_open_interest_value,count_toptrader_long_short_ratio,"
     "sum_toptrader_long_short_ratio,count_long_short_ratio,sum_taker_long_short_vol_ratio\n"
@@ -128,13 +130,16 @@ def metrics_day(day: datetime, first: int, last: int) -> str:
     return METRICS_HEADER + "\n".join(lines) + "\n"
 
 
+def metrics_path(day: datetime) -> str:
+    return f"futures/um/daily/metrics/BTCUSDT/BTCUSDT-metrics-{day:%Y-%m-%d}.zip"
+
+
 def test_metrics_on_both_sides_of_the_break_are_one_series() -> None:
     """Rows labelled 00:05 to 24:00 until 2026-06-24, 00:00 to 23:55 from 2026-06-25 on: 576 ends in a row."""
     source = fake.Source()
     before, after = datetime(2026, 6, 24, tzinfo=UTC), datetime(2026, 6, 25, tzinfo=UTC)
-    folder = "futures/um/daily/metrics/BTCUSDT/BTCUSDT-metrics"
-    source.add_file(f"{folder}-2026-06-24.zip", metrics_day(before, 1, 289))
-    source.add_file(f"{folder}-2026-06-25.zip", metrics_day(after, 0, 288))
+    source.add_file(metrics_path(before), metrics_day(before, 1, 289))
+    source.add_file(metrics_path(after), metrics_day(after, 0, 288))
     now = datetime(2026, 11, 21, tzinfo=UTC)
     source.now = now
     start = before + FIVE
@@ -148,6 +153,16 @@ def test_metrics_on_both_sides_of_the_break_are_one_series() -> None:
         "top_accounts": Decimal("1.1"),
         "top_positions": Decimal("1.2"),
     }
+
+
+def test_a_day_without_a_metrics_file_is_said() -> None:
+    source, day = fake.Source(), datetime(2024, 6, 3, tzinfo=UTC)
+    source.add_file(metrics_path(day), metrics_day(day, 1, 289))
+    source.add_file(metrics_path(day + 2 * DAY), metrics_day(day + 2 * DAY, 1, 289))
+    with structlog.testing.capture_logs() as said:
+        frame = joined(fetch(source, OPEN_INTEREST, day + FIVE, day + 3 * DAY), OPEN_INTEREST)
+    assert frame.height == 2 * 288 - 1
+    assert [(line["event"], line["day"]) for line in said] == [("no metrics in the archive", "2024-06-04")]
 
 
 def test_metrics_a_second_late_and_with_empty_cells() -> None:
@@ -232,6 +247,39 @@ def test_taker_volumes_and_spot_flow() -> None:
         number * 50 - Decimal("0.25"),
     )
     assert {request.url.host for request in source.requests} == {"data-api.binance.vision"}
+
+
+def test_the_premium_index_is_the_close_of_its_five_minutes_and_may_be_negative() -> None:
+    start, end = datetime(2025, 2, 26, tzinfo=UTC), datetime(2025, 3, 4, tzinfo=UTC)
+    source = fake.Source()
+    frame = joined(fetch(source, PREMIUM_INDEX, start, end), PREMIUM_INDEX)
+    ends = [start + FIVE * number for number in range(6 * 288)]
+    assert frame["timestamp"].to_list() == ends
+    assert frame["known_at"].to_list() == ends
+    assert frame["value"].to_list() == [Decimal(fake.premium(int((end - FIVE).timestamp()))) for end in ends]
+    assert frame["value"].min() < 0 < frame["value"].max()  # type: ignore[operator]
+    assert set(frame["period"]) == {"5m"}
+    asked = {request.url.path for request in source.requests if "remium" in request.url.path}
+    assert asked == {"/fapi/v1/premiumIndexKlines"}
+
+
+def test_the_premium_index_of_long_ranges_comes_from_the_archive() -> None:
+    source, day = fake.Source(), datetime(2024, 6, 3, tzinfo=UTC)
+    lines = (fake.premium_kline(int(day.timestamp()) + 300 * number) for number in range(288))
+    name = f"BTCUSDT/5m/BTCUSDT-5m-{day:%Y-%m-%d}.zip"
+    source.add_file(
+        f"futures/um/daily/premiumIndexKlines/{name}", "".join(",".join(map(str, row)) + "\n" for row in lines)
+    )
+    asked = provider(source, archive_from_candles=288).fetch(
+        PREMIUM_INDEX, BTC, day + FIVE, day + DAY + FIVE, now=fake.NOW
+    )
+
+    async def collect() -> Any:
+        return [page async for page in asked]
+
+    (page,) = asyncio.run(collect())
+    assert (page.source, page.frame.height) == ("binance:archive", 288)
+    assert page.frame["value"][-1] == Decimal(fake.premium(int((day + DAY - FIVE).timestamp())))
 
 
 def test_statistics_have_no_substitute_on_the_spot_market() -> None:

@@ -15,6 +15,7 @@ from market_data.model.dataset import (
     INSTRUMENTS,
     LONG_SHORT_RATIOS,
     OPEN_INTEREST,
+    PREMIUM_INDEX,
     SPOT_FLOW,
     TAKER_VOLUMES,
     TRADES,
@@ -25,10 +26,10 @@ from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance.client import Client
-from market_data.providers.binance.klines import candles
+from market_data.providers.binance.klines import ARCHIVE_SOURCE, REST, candles
 from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_frame
 from market_data.providers.binance.settings import BinanceSettings
-from market_data.providers.binance.statistics import funding, spot_flow, statistics, taker_volumes
+from market_data.providers.binance.statistics import funding, premium_index, spot_flow, statistics, taker_volumes
 from market_data.providers.binance.trades import trades
 from market_data.transport.http import Http
 
@@ -57,6 +58,7 @@ class Binance(Provider):
                 LONG_SHORT_RATIOS,
                 TAKER_VOLUMES,
                 SPOT_FLOW,
+                PREMIUM_INDEX,
                 INSTRUMENTS,
             )
         ),
@@ -75,6 +77,33 @@ class Binance(Provider):
         """See `Provider.fetch_candles`."""
         market, listing = await self._client.find(instrument)
         async for page in candles(self._client, market, listing, timeframe, TimeRange(start, end), now):
+            yield page
+
+    def fetch_candles_from(
+        self,
+        source: str,
+        instrument: Instrument,
+        timeframe: Timeframe,
+        start: datetime,
+        end: datetime,
+        *,
+        now: datetime,
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch_candles_from`: ``binance`` and ``binance:spot`` are REST, ``binance:archive`` files."""
+        channels = {self.name: REST, SPOT_MARKET.source: REST, f"{self.name}:{ARCHIVE_SOURCE}": ARCHIVE_SOURCE}
+        if source not in channels:
+            raise UnsupportedRequest(f"{self.name} has no source {source!r}, only {', '.join(channels)}")
+        return self._candles_only(source, channels[source], instrument, timeframe, TimeRange(start, end), now)
+
+    async def _candles_only(
+        self, source: str, only: str, instrument: Instrument, timeframe: Timeframe, span: TimeRange, now: datetime
+    ) -> AsyncIterator[Page]:
+        client = self._client
+        if source == SPOT_MARKET.source:
+            market, listing = SPOT_MARKET, await client.find_pair(instrument)
+        else:
+            market, listing = await client.find(instrument)
+        async for page in candles(client, market, listing, timeframe, span, now, only=only):
             yield page
 
     async def fetch_trades(
@@ -101,6 +130,8 @@ class Binance(Provider):
             return statistics(client, dataset, await client.find_perpetual(instrument), span, now)
         if dataset is FUNDING_RATES:
             return funding(client, await client.find_perpetual(instrument), span, now)
+        if dataset is PREMIUM_INDEX:
+            return premium_index(client, await client.find_perpetual(instrument), span, now)
         if dataset is TAKER_VOLUMES:
             market, listing = await client.find(instrument)
             return taker_volumes(client, market, listing, span, now)

@@ -98,7 +98,8 @@ def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Rows of a file by position, with or without a header; extra columns are ignored.
 
     Raises:
-        MalformedPayload: when a row does not have these fields, or the header names one of them in another place.
+        MalformedPayload: when a row does not have these fields, or the header names one of them in another place or
+            none of them at all.
     """
     if not csv.strip():
         return pl.DataFrame(schema=dict(fields))
@@ -125,6 +126,8 @@ def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
 def _check_header(header: list[str], fields: list[str]) -> None:
     # Some columns have had several names; those that we know must stand where they always did.
+    if not set(header) & set(fields):
+        raise MalformedPayload(f"a file of the archive has a header without any known column: {','.join(header)[:200]}")
     for place, name in enumerate(header):
         if name in fields and fields.index(name) != place:
             raise MalformedPayload(

@@ -30,7 +30,8 @@ CLOCK_DOUBT = timedelta(hours=1)
 MOST_LARGE_PAGES = 120
 CONCURRENCY = 4
 FILES_AT_ONCE = 2
-ARCHIVE_SOURCE = "archive"
+REST, ARCHIVE_SOURCE = "rest", "archive"
+TRADED, PREMIUM = "klines", "premiumIndexKlines"
 NOTE_DIFFERED = "archive_differed_from_rest"
 NOTE_CHECKSUM = "archive_checksum_failed"
 
@@ -47,7 +48,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Candles:
-    """Candles of one listing and timeframe; rows that end after `closed_by` are still open."""
+    """Candles of one listing and timeframe; rows that end after `closed_by` are still open.
+
+    `kind` is what they are candles of: TRADED or PREMIUM, the premium index, which has them on futures only, in
+    the same shape and places.
+    """
 
     client: Client
     market: Market
@@ -55,6 +60,7 @@ class Candles:
     timeframe: Timeframe
     closed_by: datetime
     now: datetime
+    kind: str = TRADED
 
     async def fetch(self, span: TimeRange) -> AsyncIterator[Page]:
         """Closed candles that open in `span`, oldest page first."""
@@ -78,10 +84,23 @@ class Candles:
             if page.frame.height:
                 yield page
 
+    async def from_files(self, span: TimeRange) -> AsyncIterator[Page]:
+        """The same, from the archive alone; days whose files are not there are left out.
+
+        Raises:
+            MalformedPayload: when a file is not what its checksum says, or not candles.
+        """
+        for piece in archive.pieces(span, self.now):
+            page = await self._file(piece)
+            whole = page is not None or not piece.monthly
+            for found in [page] if whole else [await self._file(day) for day in piece.days()]:
+                if found is not None and found.frame.height:
+                    yield found
+
     async def _ask(self, window: Window) -> Page:
         response = await self.client.get(
             self.market,
-            "/klines",
+            f"/{self.kind}",
             symbol=self.listing.raw_symbol,
             interval=self.timeframe.value,
             startTime=millis(window.span.start),
@@ -96,6 +115,7 @@ class Candles:
 
     def _kept(self, frame: pl.DataFrame, span: TimeRange) -> pl.DataFrame:
         """Closed rows of the span, in order; a row repeated exactly once, one that differs left for the rules."""
+        self._check_interval(frame)
         inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
         ends = pl.max_horizontal(pl.col("timestamp") + self.timeframe.duration, pl.col("close_time") + MILLISECOND)
         kept = frame.filter(inside & (ends <= self.closed_by)).drop("close_time")
@@ -103,6 +123,14 @@ class Candles:
         if (steps > 0).all():
             return kept
         return kept.unique(maintain_order=True).sort("timestamp", maintain_order=True)
+
+    def _check_interval(self, frame: pl.DataFrame) -> None:
+        """Candles say how long they are. Some of the first years were cut short by an outage, so the longest counts."""
+        longest = (frame["close_time"] - frame["timestamp"]).max()
+        if longest is not None and longest + MILLISECOND != self.timeframe.duration:  # type: ignore[operator]
+            raise MalformedPayload(
+                f"binance sent candles of {longest + MILLISECOND} where {self.timeframe} was asked for"  # type: ignore[operator]
+            )
 
     async def _from_archive(self, files: list[archive.Piece], seam: datetime) -> AsyncIterator[Page]:
         """The files' candles; the last ones, which REST has too, as REST gives them where the two differ."""
@@ -130,37 +158,58 @@ class Candles:
 
     async def _piece(self, piece: archive.Piece) -> list[Page]:
         """A file's candles; where there is no file, those of its days' files; where there is none either, REST's."""
-        raw_symbol, interval = self.listing.raw_symbol, self.timeframe.value
-        folder = f"{self.market.archive}/{piece.period}/klines/{raw_symbol}/{interval}"
-        path = f"{folder}/{raw_symbol}-{interval}-{piece.label}.zip"
         note: str | None = None
         try:
-            found = await archive.download(self.client, path)
+            found = await self._file(piece)
             if found is not None:
-                csv, response = found
-                source = f"{self.listing.provider}:{ARCHIVE_SOURCE}"
-                kept = self._kept(parse_file(csv), piece.span)
-                return [self.client.page(kept, source, response)] if kept.height else []
+                return [found] if found.frame.height else []
         except MalformedPayload as error:
             # Rejected, tried again, reported; the same candles can be had elsewhere.
-            log.warning("archive file refused", path=path, error=str(error))
+            log.warning("archive file refused", path=self._path(piece), error=str(error))
             note = NOTE_CHECKSUM
         if piece.monthly:
             return [page for day in piece.days() for page in await self._piece(day)]
         pages = [page async for page in self.from_rest(piece.span)]
         return pages if note is None else [replace(page, frame=_noted(page.frame, note)) for page in pages]
 
+    async def _file(self, piece: archive.Piece) -> Page | None:
+        """The candles of one file; None where there is none."""
+        found = await archive.download(self.client, self._path(piece))
+        if found is None:
+            return None
+        csv, response = found
+        kept = self._kept(parse_file(csv), piece.span)
+        return self.client.page(kept, f"{self.listing.provider}:{ARCHIVE_SOURCE}", response)
+
+    def _path(self, piece: archive.Piece) -> str:
+        raw_symbol, interval = self.listing.raw_symbol, self.timeframe.value
+        folder = f"{self.market.archive}/{piece.period}/{self.kind}/{raw_symbol}/{interval}"
+        return f"{folder}/{raw_symbol}-{interval}-{piece.label}.zip"
+
 
 async def candles(
-    client: Client, market: Market, listing: Listing, timeframe: Timeframe, span: TimeRange, now: datetime
+    client: Client,
+    market: Market,
+    listing: Listing,
+    timeframe: Timeframe,
+    span: TimeRange,
+    now: datetime,
+    kind: str = TRADED,
+    only: str | None = None,
 ) -> AsyncIterator[Page]:
-    """Closed candles of a listing that open in `span`, oldest page first."""
+    """Closed candles of a listing that open in `span`, oldest page first; see `Candles` for `kind`.
+
+    Args:
+        only: ``rest`` or ``archive`` to take them from there alone.
+    """
     end = min(span.end, now)
     closed_by = now if end < now - CLOCK_DOUBT else min(now, await client.server_time(market))
     first = await _first_candle(client, market, listing, timeframe, span.start)
     if first is None or first >= end:
         return
-    async for page in Candles(client, market, listing, timeframe, closed_by, now).fetch(TimeRange(first, end)):
+    asked = Candles(client, market, listing, timeframe, closed_by, now, kind)
+    fetch = {None: asked.fetch, REST: asked.from_rest, ARCHIVE_SOURCE: asked.from_files}[only]
+    async for page in fetch(TimeRange(first, end)):
         yield page
 
 

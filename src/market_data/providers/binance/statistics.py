@@ -1,4 +1,4 @@
-"""Binance's statistics on their own clock: open interest, long/short ratios, funding, taker volumes, spot flow."""
+"""Binance's statistics on their own clock: open interest, ratios, funding, premium, taker volumes, spot flow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
+import structlog
 
 from market_data.model.dataset import (
     EXACT,
     FUNDING_RATES,
     LONG_SHORT_RATIOS,
     OPEN_INTEREST,
+    PREMIUM_INDEX,
     SPOT_FLOW,
     TAKER_VOLUMES,
     UTC_MICROS,
@@ -25,7 +27,7 @@ from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import Client, millis
-from market_data.providers.binance.klines import candles
+from market_data.providers.binance.klines import PREMIUM, TRADED, candles
 from market_data.providers.binance.markets import USD_M, Market
 from market_data.transport.ordered import fetch_ordered
 from market_data.transport.payload import exact_frame, load_json, require_columns
@@ -41,6 +43,8 @@ FIRST_METRICS_DAY = datetime(2021, 12, 1, tzinfo=UTC)
 # (github.com/binance/binance-public-data, issue 491). Ours is the end: that is when the value is known.
 LABELS_ARE_STARTS_SINCE = datetime(2026, 6, 25, tzinfo=UTC)
 CONCURRENCY = 3
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ async def statistics(
     The last 30 days come from REST, older ones from the archive's metrics. A five minutes without trades has no value.
     """
     wanted = [series for series in SERIES if series.dataset is dataset]
-    span = TimeRange(max(span.start, FIRST_METRICS_DAY), min(span.end, now))
+    since = max(FIRST_METRICS_DAY, listing.valid_from or FIRST_METRICS_DAY)
+    span = TimeRange(max(span.start, since), min(span.end, now))
     seam = max(span.start, now - REST_REACH)
     if span.start < seam and client.settings.use_archive:
         async for page in _from_archive(client, wanted, listing, TimeRange(span.start, min(seam, span.end)), now):
@@ -129,6 +134,15 @@ async def taker_volumes(
     sold = pl.col("volume") - pl.col("taker_buy_volume")
     async for page in _candles(client, market, listing, span, now):
         yield _flow(page, TAKER_VOLUMES, buy_volume=pl.col("taker_buy_volume"), sell_volume=sold)
+
+
+async def premium_index(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
+    """The premium index at the end of every five minutes that end in `span`, from its candles.
+
+    Not from `/premiumIndex`: that tells the present only, and of it the last rate and the next time are FUNDING_RATES'.
+    """
+    async for page in _candles(client, USD_M, listing, span, now, PREMIUM):
+        yield _flow(page, PREMIUM_INDEX, value=pl.col("close"))
 
 
 async def spot_flow(
@@ -247,6 +261,7 @@ async def _from_archive(
     days = archive.pieces(TimeRange(span.start - PERIOD.duration, span.end), now, monthly=False)
     async for piece, found in fetch_ordered(days, ask, concurrency=CONCURRENCY):
         if found is None:
+            log.warning("no metrics in the archive", symbol=listing.raw_symbol, day=piece.label)
             continue
         csv, response = found
         frames = [parse_metrics(csv, series, piece.day) for series in wanted]
@@ -263,10 +278,10 @@ def _observations(rows: pl.DataFrame, series: Series) -> pl.DataFrame:
 
 
 async def _candles(
-    client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime
+    client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime, kind: str = TRADED
 ) -> AsyncIterator[Page]:
     shifted = TimeRange(span.start - PERIOD.duration, span.end - PERIOD.duration)
-    async for page in candles(client, market, listing, PERIOD, shifted, now):
+    async for page in candles(client, market, listing, PERIOD, shifted, now, kind):
         yield page
 
 

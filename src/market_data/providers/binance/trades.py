@@ -35,13 +35,13 @@ FIELDS: Final[dict[str, pl.DataType]] = {
     "m": pl.Int64(),
 }
 FILE_FIELDS: Final[dict[str, pl.DataType]] = {
-    "a": pl.Int64(),
-    "p": EXACT,
-    "q": EXACT,
-    "first": pl.Int64(),
-    "last": pl.Int64(),
-    "T": pl.Int64(),
-    "m": pl.String(),
+    "agg_trade_id": pl.Int64(),
+    "price": EXACT,
+    "quantity": EXACT,
+    "first_trade_id": pl.Int64(),
+    "last_trade_id": pl.Int64(),
+    "transact_time": pl.Int64(),
+    "is_buyer_maker": pl.String(),
 }
 
 log = structlog.get_logger(__name__)
@@ -142,7 +142,9 @@ def file_frames(csv: bytes, span: TimeRange) -> Iterator[pl.DataFrame]:
         MalformedPayload: when a row is not one.
     """
     for block in archive.blocks(csv):
-        rows = archive.read_rows(block, FILE_FIELDS)
+        rows = archive.read_rows(block, FILE_FIELDS).select(
+            a="agg_trade_id", p="price", q="quantity", T="transact_time", m="is_buyer_maker"
+        )
         # True/False in spot files, true/false in futures files.
         maker = pl.col("m").str.to_lowercase().replace_strict({"true": 1, "false": 0}, default=None)
         rows = rows.with_columns(m=maker.cast(pl.Int64))
