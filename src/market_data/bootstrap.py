@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from market_data import features as feature_shelf
@@ -14,7 +15,6 @@ from market_data import providers as provider_shelf
 from market_data import rules as rule_shelf
 from market_data.config import Settings, provider_settings, reject_unknown_providers
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import ConfigError
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
@@ -27,11 +27,14 @@ from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Enricher
 from market_data.pipeline.heal import Healer
 from market_data.pipeline.recompute import Recomputation
+from market_data.pipeline.shelves import check, own_features, violations
 from market_data.pipeline.status import Standings, quality_of
 from market_data.shelf import collect, collect_classes
 from market_data.storage.database import Database
 from market_data.storage.migrate import upgrade
+from market_data.storage.own_features import declare, own_among
 from market_data.storage.reader import Reader
+from market_data.storage.state import keep_apart
 from market_data.storage.summaries import Summaries
 from market_data.storage.tracked import Tracked, tracked
 from market_data.transport.http import Http
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from market_data.jobs.tasks import Workshop
     from market_data.jobs.timetable import Timetable
     from market_data.jobs.worker import Worker
+    from market_data.monitoring.watch import Watch
 
 Result = TypeVar("Result")
 
@@ -108,11 +112,30 @@ class App:
         return timeframes_of(self.settings, instrument)
 
     def scheduler(self) -> Scheduler:
-        """What queues jobs when they are due; does nothing before it is started."""
-        from market_data.jobs.schedule import Agenda, Scheduler
+        """What queues jobs when they are due, and watches; does nothing before it is started.
+
+        Raises:
+            ConfigError: when somebody who is to be told of alerts has no proper address.
+        """
+        from market_data.jobs.schedule import Agenda, Beside, Scheduler
 
         agenda = Agenda(self.database, self.enricher.providers, self.tracked)
-        return Scheduler(self.jobs, agenda, timetable(self.settings))
+        looking = Beside(self.watch().look, self.settings.monitoring.watch_seconds)
+        return Scheduler(self.jobs, agenda, timetable(self.settings), [looking])
+
+    def watch(self) -> Watch:
+        """What evaluates the alert rules and tells whom the settings name; ConfigError for no proper address."""
+        from market_data.monitoring.delivery import targets_of
+        from market_data.monitoring.watch import Policy, Watch
+
+        monitoring = self.settings.monitoring
+        telling = monitoring.notifications
+        policy = Policy(
+            targets=targets_of(telling.urls),
+            critical_only=telling.min_severity == "critical",
+            resolved=telling.resolved,
+        )
+        return Watch(self.observer, policy, monitoring.watch_seconds)
 
     def worker(self) -> Worker:
         """A worker, to be run in an event loop."""
@@ -153,11 +176,18 @@ class App:
         return quality_of(Summaries(self.database), instrument, days, self.clock())
 
 
-def open_shelves() -> Shelves:
-    """Every feature and rule that is declared."""
+def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:
+    """Every feature and rule that is declared: in the package, by other packages, and in files of the user's own.
+
+    Raises:
+        ConfigError: saying what is wrong with a file.
+    """
     rules = collect(rule_shelf, Rule).values()
+    ours = collect(feature_shelf, Feature)
+    for name in own_among(list(ours)):
+        check(ours[name], f"entry point of {feature_shelf.__name__}")
     return Shelves(
-        features=tuple(collect(feature_shelf, Feature).values()),
+        features=(*ours.values(), *own_features(own_files, ours).values()),
         rules=tuple(rule for rule in rules if rule.dataset is CANDLES),
         reference_rules=tuple(rule for rule in rules if rule.dataset is not CANDLES),
     )
@@ -198,10 +228,11 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         DatabaseUnavailable, StorageError: when the database cannot be opened or brought up to date.
     """
     providers, connections = open_providers(settings)
-    shelves = open_shelves()
+    shelves = open_shelves(settings.features.paths)
     with open_database(settings) as database, OwnLoop() as loop:
         upgrade(database)
-        _keep_apart(database, settings, clock())
+        declare(database, [each for each in shelves.features if each.name in shelves.own], violations, clock())
+        keep_apart(database, sandbox=settings.database.sandbox, now=clock())
         enricher = Enricher(
             database=database,
             providers=by_priority(settings, providers),
@@ -309,20 +340,3 @@ def open_database(settings: Settings) -> Database:
     return Database.open(
         url.get_secret_value() if url else None, settings.database.folder, pool_size=settings.database.pool_size
     )
-
-
-def _keep_apart(database: Database, settings: Settings, now: datetime) -> None:
-    """Mark a new database as sandbox or live, and refuse one that is the other."""
-    kind = "sandbox" if settings.database.sandbox else "live"
-    with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO system_state (key, value, updated_at) VALUES ('kind', to_jsonb(%s::text), %s) "
-            "ON CONFLICT (key) DO NOTHING",
-            [kind, now],
-        )
-    marked = database.rows("SELECT value #>> '{}' AS kind FROM system_state WHERE key = 'kind'")[0]["kind"]
-    if marked != kind:
-        raise ConfigError(
-            f"{database.name} holds {marked} data and cannot be opened as {kind}: "
-            f"{'leave out' if marked == 'live' else 'add'} --sandbox, or name another --data-dir"
-        )

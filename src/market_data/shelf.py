@@ -59,8 +59,10 @@ def collect_file(path: Path, kind: type[Item]) -> dict[str, Item]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"{path} cannot be imported: line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise ConfigError(f"{path} cannot be imported: {error!r}") from error
+        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return _by_name(_declared(module, kind), kind.__name__)
 
 

@@ -75,7 +75,7 @@ def features(
     wanted = Candles(
         served=served,
         series=Series(served.known_instrument(symbol, asset_class), one_timeframe(timeframe)),
-        columns=ENRICHED_COLUMNS,
+        columns=(*ENRICHED_COLUMNS, *served.app.shelves.own),
         span=time_range(start, end),
         oldest_first=start is not None,
         limit=limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from market_data.api.documents import Class, Document, Exact, Frame, Score, SymbolName, Time
 
@@ -43,7 +43,16 @@ class CandleRow(Document):
 
 
 class EnrichedRow(CandleRow):
-    """A candle with what the exchange published about it and the features computed from it."""
+    """A candle with what the exchange published about it and the features computed from it.
+
+    Features that the operator added in files of their own follow as further fields, by their names.
+    """
+
+    model_config = ConfigDict(
+        use_attribute_docstrings=True,
+        extra="allow",
+        json_schema_extra={"additionalProperties": {"type": ["number", "string", "null"]}},
+    )
 
     open_interest: Exact | None
     funding_rate: Exact | None

@@ -18,8 +18,6 @@ from market_data.model.instrument import Instrument
 from market_data.model.timeframe import Timeframe
 
 FEATURES: Final = "features"
-# Two of every asset class and timeframe.
-TRIALS: Final = 48
 
 
 def prove(
@@ -47,7 +45,7 @@ def prove(
     Exits 1 when a promise does not hold.
     """
     if what == FEATURES:
-        prove_features(path, seed, as_json=as_json)
+        prove_features(context.obj, path, seed, as_json=as_json)
         return
     if path is not None:
         raise UsageError("--path goes with 'prove features'")
@@ -98,16 +96,16 @@ def _checked(
     return lines, failures
 
 
-def prove_features(path: Path | None, seed: int, *, as_json: bool) -> None:
-    """Hold every feature of a file, or every one of ours, to the laws; say where one is broken."""
+def prove_features(invocation: Invocation, path: Path | None, seed: int, *, as_json: bool) -> None:
+    """Hold every feature of a file, or every one in use, to the laws; say where one is broken."""
     from market_data.bootstrap import open_shelves
-    from market_data.model.feature import Feature
     from market_data.model.proof import prove_on_trials
-    from market_data.shelf import collect_file
+    from market_data.pipeline.shelves import TRIALS, own_features
 
-    features = list(collect_file(path, Feature).values()) if path else list(open_shelves().features)
-    if not features:
-        raise UsageError(f"--path {path}: it declares no feature; see docs/howto/add-a-feature.md")
+    if path is not None:
+        features = list(own_features([path], {}).values())
+    else:
+        features = list(open_shelves(invocation.settings().features.paths).features)
     with waiting(f"proving {len(features)} features on {TRIALS} series"):
         found = [violation for _, violation in prove_on_trials(features, TRIALS, seed)]
     broken = {violation.feature for violation in found}

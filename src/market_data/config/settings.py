@@ -114,6 +114,13 @@ class PipelineSettings(Section):
     give; null computes none."""
 
 
+class FeatureSettings(Section):
+    """Features beside the built-in ones."""
+
+    paths: Annotated[tuple[Path, ...], BeforeValidator(_split_names)]
+    """Python files with features of your own; the same in every process that uses the database."""
+
+
 class EnrichmentSettings(Section):
     """What an enrichment covers and when it runs by itself."""
 
@@ -203,13 +210,6 @@ class ApiSettings(Section):
     """Origins of web pages that may use the API from a browser; none by default."""
 
 
-class MonitoringSettings(Section):
-    """Logs, metrics and alerts."""
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-    """Least severe message that is logged. Commands that end by themselves log errors only, unless this is set."""
-    log_format: Literal["console", "json"]
-    """Logs for people or for machines; they go to stderr."""
 class NotificationSettings(Section):
     """Who is told of alerts."""
 
@@ -222,6 +222,13 @@ class NotificationSettings(Section):
     """Whether it is told too when an alert is over."""
 
 
+class MonitoringSettings(Section):
+    """Logs, metrics and alerts."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+    """Least severe message that is logged. Commands that end by themselves log errors only, unless this is set."""
+    log_format: Literal["console", "json"]
+    """Logs for people or for machines; they go to stderr."""
     prometheus_port: Port | None
     """Port of a metrics endpoint of its own, for processes without the HTTP interface; null: none."""
     prometheus_host: str
@@ -240,6 +247,7 @@ class Settings(Section):
     """Settings per provider as written; each provider declares its own and `provider_settings` checks them."""
     instruments: InstrumentSettings
     pipelines: PipelineSettings
+    features: FeatureSettings
     enrichment: EnrichmentSettings
     jobs: JobSettings
     quality: QualitySettings

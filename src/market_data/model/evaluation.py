@@ -93,7 +93,7 @@ def _block(features: Sequence[Feature], groups: Groups, window: Window, part: tu
             first = max(0, start - lookback)
             block = window.rows(first, stop)
             for each in group:
-                values = each.function(block)
+                values = _values(each, block)
                 if values.shape != (stop - first,):
                     raise TypeError(f"feature {each.name} gave shape {values.shape} for {stop - first} rows")
                 out[each.name] = _column(each, values[start - first :])
@@ -104,6 +104,14 @@ def _block(features: Sequence[Feature], groups: Groups, window: Window, part: tu
     frame = pl.from_arrow(batch)
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def _values(each: Feature, block: Window) -> NDArray[Any]:
+    try:
+        return each.function(block)
+    except Exception as error:
+        error.add_note(f"in feature {each.name}")
+        raise
 
 
 def _column(each: Feature, values: NDArray[Any]) -> pa.Array:

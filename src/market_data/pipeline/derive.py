@@ -29,6 +29,7 @@ from market_data.model.window import Window
 from market_data.pipeline.normalise import as_doubles
 from market_data.pipeline.observe import SOURCE_VALUES, expected_values, join_observations
 from market_data.pipeline.validate import broken_rules
+from market_data.storage.own_features import own_among
 
 _ALWAYS: Final = ("open", "high", "low", "close", "volume")
 EXPECTED_FIELDS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
@@ -47,6 +48,11 @@ class Shelves:
     """The rules of candles."""
     reference_rules: tuple[Rule, ...] = ()
     """The rules of all other datasets."""
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """Names of the features that are the user's own: they have a table of their own and no part in scores."""
+        return tuple(own_among([feature.name for feature in self.features]))
 
     @property
     def noting(self) -> tuple[Rule, ...]:
@@ -102,7 +108,7 @@ def derive(
     """
     joined = join_observations(rows, observations)
     seen = doubles_of(joined).with_columns(previous_expected=previous_expected(series, rows))
-    applicable = [f for f in shelves.features if f.applies(series)]
+    applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
     values = evaluate(shelves.features, window_of(series, seen, observations))
     notes = broken_rules(seen, shelves.noting)
     scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))

@@ -44,11 +44,11 @@ def enriched(
         now: the present moment; needed to adjust without `as_of`.
 
     Returns:
-        The columns of market_data_v2 but `id`. With `as_of`, `computed_at` and `updated_at` are null: nothing of that
-        answer was stored.
+        The columns of market_data_v2 but `id`, then the user's own features. With `as_of`, `computed_at` and
+        `updated_at` are null: nothing of that answer was stored.
     """
     if as_of is None and adjustment is Adjustment.NONE:
-        return reader.features(series, span, limit=limit)
+        return reader.features(series, span, limit=limit, own=shelves.own)
     as_of = as_of or now
     if as_of is None:
         raise UsageError("Adjusting needs to know what day it is.")
@@ -68,7 +68,7 @@ def _as_known(
     as_of: datetime,
     adjustment: Adjustment,
 ) -> pl.DataFrame:
-    shape = reader.features(series, limit=1).clear()
+    shape = reader.features(series, limit=1, own=shelves.own).clear()
     if standing.is_empty():
         return shape
     lookback = shelves.lookback(series)

@@ -148,7 +148,7 @@ class Prover:
         check = Check("where the computation starts does not matter", series)
         lookback = self.shelves.lookback(series)
         for span in stretches:
-            stored = self.reader.features(series, span)
+            stored = self.reader.features(series, span, own=self.shelves.own)
             for before in (lookback, 2 * lookback + 7):
                 rows = self.reader.candles(series, span, before=before).select(COLUMNS)
                 found = computed(self.reader, self.shelves, series, rows).filter(pl.col("timestamp") >= span.start)
@@ -178,7 +178,7 @@ class Prover:
         check = Check("as known at a moment", series)
         now = self.clock()
         for span in stretches:
-            stored = self.reader.features(series, span)
+            stored = self.reader.features(series, span, own=self.shelves.own)
             known = enriched(self.reader, self.shelves, series, span, as_of=now)
             current = self._current(stored)
             check.differing(known.drop(_WRITTEN).filter(current), stored.drop(_WRITTEN).filter(current), "now")

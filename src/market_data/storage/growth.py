@@ -21,6 +21,7 @@ from market_data.storage.partitions import PARTITIONED
 TIME_COLUMNS: Final = {
     "candles": "timestamp",
     "market_data_v2": "timestamp",
+    "user_features": "timestamp",
     "trades": "timestamp",
     "quotes": "timestamp",
     "trades_raw": "received_at",

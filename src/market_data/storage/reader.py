@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,6 +13,7 @@ from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import TimeRange
 from market_data.storage.database import Database
+from market_data.storage.own_features import selection
 
 _FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds"))
 _OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
@@ -155,16 +157,22 @@ class Reader:
         )
         return [row["timestamp"] for row in reversed(rows)]
 
-    def features(self, series: Series, span: TimeRange | None = None, *, limit: int | None = None) -> pl.DataFrame:
-        """Enriched candles of [start, end), in order; the newest `limit` of them when given."""
+    def features(
+        self, series: Series, span: TimeRange | None = None, *, limit: int | None = None, own: Sequence[str] = ()
+    ) -> pl.DataFrame:
+        """Enriched candles of [start, end), in order; the newest `limit` of them when given.
+
+        Args:
+            own: features of the user's own, wanted after all other columns.
+        """
         parameters: list[object] = [*series.key]
         where = _OF_SERIES
         if span is not None:
             parameters += [span.start, span.end]
             where += " AND timestamp >= %s AND timestamp < %s"
         bounded = f"ORDER BY timestamp DESC LIMIT {int(limit)}" if limit else "ORDER BY timestamp"
-        frame = self.database.frame(f"SELECT * FROM market_data_v2 WHERE {where} {bounded}", tuple(parameters))
-        return frame.sort("timestamp").drop("id")
+        statement, times = selection(None, own, where, bounded)
+        return self.database.frame(statement, tuple(parameters * times)).sort("timestamp").drop("id")
 
     def timestamps(self, series: Series, span: TimeRange, *, limit: int | None = None) -> pl.Series:
         """Open times of the stored candles of [start, end), in order; the first `limit` when given."""

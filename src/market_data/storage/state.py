@@ -8,7 +8,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from market_data.storage.database import Connection
+from market_data.model.errors import ConfigError
+from market_data.storage.database import Connection, Database
 
 
 def read_state(connection: Connection, key: str, *, lock: bool = False) -> dict[str, Any]:
@@ -30,3 +31,24 @@ def write_state(connection: Connection, key: str, value: Mapping[str, Any], now:
         "ON CONFLICT (key) DO UPDATE SET (value, updated_at) = (excluded.value, excluded.updated_at)",
         [key, Jsonb(dict(value)), now],
     )
+
+
+def keep_apart(database: Database, *, sandbox: bool, now: datetime) -> None:
+    """Mark a new database as one of sandbox or of live data.
+
+    Raises:
+        ConfigError: when it was marked as the other.
+    """
+    kind = "sandbox" if sandbox else "live"
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO system_state (key, value, updated_at) VALUES ('kind', to_jsonb(%s::text), %s) "
+            "ON CONFLICT (key) DO NOTHING",
+            [kind, now],
+        )
+    marked = database.rows("SELECT value #>> '{}' AS kind FROM system_state WHERE key = 'kind'")[0]["kind"]
+    if marked != kind:
+        raise ConfigError(
+            f"{database.name} holds {marked} data and cannot be opened as {kind}: "
+            f"{'leave out' if marked == 'live' else 'add'} --sandbox, or name another --data-dir"
+        )

@@ -20,6 +20,7 @@ from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.copy import copy_in
 from market_data.storage.copy_out import copy_out
 from market_data.storage.database import Connection, Database
+from market_data.storage.own_features import own_among, stored_own, write_own
 from market_data.storage.partitions import ensure_partitions
 from market_data.storage.verdict import COMPARED, Verdict
 
@@ -109,8 +110,10 @@ def write(
     counts = {verdict: judged.filter(pl.col("verdict") == verdict) for verdict in Verdict}
     if counts[Verdict.UNCHANGED].height < judged.height:
         _append_facts(connection, series, judged, origin)
-        _insert_present(connection, series, counts[Verdict.INSERTED], derived, origin)
-        _update_present(connection, series, counts[Verdict.UPDATED], derived, origin)
+        present = derived.drop(own_among(derived.columns))
+        _insert_present(connection, series, counts[Verdict.INSERTED], present, origin)
+        _update_present(connection, series, counts[Verdict.UPDATED], present, origin)
+        write_own(connection, series, derived)
     return Counts(**{verdict.value: rows.height for verdict, rows in counts.items()})
 
 
@@ -182,7 +185,8 @@ def refresh_derived(connection: Connection, series: Series, derived: pl.DataFram
     differing = _differing(connection, series, derived)
     if differing.is_empty():
         return 0
-    columns = [name for name in derived.columns if name != "timestamp"]
+    write_own(connection, series, differing.select(derived.columns))
+    columns = [name for name in derived.columns if name not in ("timestamp", *own_among(derived.columns))]
     _stage(connection, differing.select(*_identity(series), "timestamp", *columns))
     return connection.execute(
         f"UPDATE market_data_v2 m SET {', '.join(f'{c} = s.{c}' for c in columns)}, computed_at = %(now)s, "
@@ -195,12 +199,14 @@ def _differing(connection: Connection, series: Series, derived: pl.DataFrame) ->
     """Rows of `derived` whose stored values are others; compared here, since most of a ripple's rows do not differ."""
     columns = [name for name in derived.columns if name != "timestamp"]
     bounds = _bounds(series, derived)
+    present = [name for name in columns if name not in own_among(columns)]
     statement = psycopg.ClientCursor(connection).mogrify(
-        f"SELECT timestamp, {', '.join(columns)} FROM market_data_v2 WHERE symbol = %(symbol)s "
+        f"SELECT timestamp, {', '.join(present)} FROM market_data_v2 WHERE symbol = %(symbol)s "
         "AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s AND timestamp BETWEEN %(first)s AND %(last)s",
         bounds,
     )
     stored = copy_out(connection, statement)
+    stored = stored.join(stored_own(connection, series, derived), on="timestamp", how="left")
     both = derived.join(stored, on="timestamp", how="inner", suffix="_stored", maintain_order="left")
     return both.filter(pl.any_horizontal(pl.col(c).ne_missing(pl.col(f"{c}_stored")) for c in columns))
 

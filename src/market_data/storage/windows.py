@@ -13,6 +13,7 @@ from market_data.model.dataset import NEWS, QUOTES, TRADES, Dataset
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.database import Database
+from market_data.storage.own_features import own_among, selection
 
 _OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
 
@@ -44,11 +45,12 @@ class Windows:
         return rows[0]["timestamp"] if rows else None
 
     def stored(self, series: Series, span: TimeRange, columns: Sequence[str]) -> pl.DataFrame:
-        """These columns of the stored candles of [start, end), in order."""
+        """These columns of the stored candles of [start, end), in order; those of the user's own features last."""
         where, parameters = _within(series, span)
-        return self.database.frame(
-            f"SELECT {', '.join(columns)} FROM market_data_v2 WHERE {where} ORDER BY timestamp", parameters
-        )
+        own = own_among(columns)
+        present = [name for name in columns if name not in own]
+        statement, times = selection(present, own, where, "ORDER BY timestamp")
+        return self.database.frame(statement, parameters * times)
 
     def moment(self, series: Series) -> datetime | None:
         """When the series last changed; None when nothing was ever stored."""

@@ -3,7 +3,7 @@
 from market_data.storage.migration_files import apply_sql
 
 revision = "0013"
-down_revision = "0010"
+down_revision = "0012"
 
 
 def upgrade() -> None:
