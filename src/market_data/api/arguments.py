@@ -52,8 +52,14 @@ def _in_utc(moment: datetime, text: str) -> datetime:
         raise ValueError(f"{text!r} is out of reach: give a time from 1970 to 2200") from None
 
 
+_CLOCK: Final = r"([01]\d|2[0-3]):[0-5]\d"
 _AS_TEXT: Final = WithJsonSchema(
-    {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}([Tt]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2}))?$"}
+    {
+        "type": "string",
+        "pattern": r"^(19[7-9]\d|20\d\d|21\d\d)-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+        rf"([Tt]{_CLOCK}(:[0-5]\d(\.\d{{1,6}})?)?([Zz]|[+-]{_CLOCK}))?$",
+        "examples": ["2026-01-31", "2026-01-31T13:30:00Z"],
+    }
 )
 Moment = Annotated[datetime, BeforeValidator(parse_moment), _AS_TEXT]
 Symbol = Annotated[
@@ -64,7 +70,9 @@ SymbolQuery = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max
 AssetClassQuery = Annotated[
     AssetClass | None, Query(description="Known for tracked and stored symbols, else stock.", examples=["crypto"])
 ]
-TimeframePath = Annotated[str, Path(description=" ".join(Timeframe), examples=["1h"])]
+# Checked by `timeframes`, which names all that are wrong at once.
+TimeframeName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Timeframe), "examples": ["1h"]})]
+TimeframePath = Annotated[TimeframeName, Path(description="Length of a candle.", examples=["1h"])]
 Start = Annotated[Moment | None, Query(description="First moment, UTC; a date is its midnight.")]
 End = Annotated[Moment | None, Query(description="Where to stop, exclusive; the same forms.")]
 AsOf = Annotated[Moment | None, Query(description="What was known at this moment; without it, the present.")]

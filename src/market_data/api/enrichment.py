@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from market_data.api.arguments import AssetClassQuery, Cursor, Symbol, SymbolQuery
+from market_data.api.arguments import AssetClassQuery, Cursor, Symbol, SymbolQuery, TimeframeName
 from market_data.api.arguments import timeframes as parsed
 from market_data.api.documents import InstrumentStatus, Job, Jobs, PipelineMetrics, Receipt
 from market_data.api.jobs import cancelled_job, job_document, job_page
@@ -16,7 +16,6 @@ from market_data.api.problems import Problem, described
 from market_data.api.served import Backing, Served
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Status
-from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import LOG_WINDOW, QUALITY_WINDOW
 
 MOST_SYMBOLS: Final = 500
@@ -58,7 +57,8 @@ def trigger(
     ],
     asset_class: Annotated[AssetClass, Query(description="Of all the symbols.")] = AssetClass.STOCK,
     timeframes: Annotated[
-        list[str], Query(min_length=1, max_length=64, description=" ".join(Timeframe), examples=[["1d", "1h"]])
+        list[TimeframeName],
+        Query(min_length=1, max_length=64, description="Which candles of each symbol.", examples=[["1d", "1h"]]),
     ] = ["1d"],  # noqa: B006  # FastAPI copies it
 ) -> Receipt:
     """Queue the enrichment of symbols; 202 as soon as the job is durable."""

@@ -168,7 +168,7 @@ def _provider(served: Served, name: str, provider: Provider) -> ProviderState:
     )
 
 
-@probes.get("/healthz", responses=described())
+@probes.get("/healthz", responses=described(413, 500, alone=True))
 def healthz() -> Alive:
     """Liveness: this process answers. Needs no key."""
     return Alive(status="alive")

@@ -147,12 +147,17 @@ def _invalid(error: RequestValidationError) -> Problem:
     )
 
 
-def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's `responses` say of its errors; those every route may answer are included."""
+def described(*statuses: int, alone: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` say of its errors.
+
+    Args:
+        statuses: those of this route.
+        alone: leave out those that every route may answer which asks the database.
+    """
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
+            "description": _TITLES.get(status) or HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
-        for status in sorted({*statuses, 401, 403, 422, 429, 500, 503})
+        for status in sorted({*statuses, *(() if alone else (401, 403, 413, 422, 429, 500, 503, 507))})
     }

@@ -20,6 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from market_data.api.app import create_api
+from market_data.api.listening import bound, in_background
 from market_data.api.served import Served, serving
 from market_data.bootstrap import App, open_app
 from market_data.config import load_settings
@@ -102,6 +103,13 @@ def client_of(served: Served, **headers: str) -> Iterator[Asking]:
         client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=headers)
         yield Asking(portal, client)
         portal.call(client.aclose)
+
+
+@contextmanager
+def reached(served: Served) -> Iterator[str]:
+    """The API behind a real server; yields its address."""
+    with bound("127.0.0.1", 0) as listening, in_background(create_api(served), listening):
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def candles(series: Series, span: TimeRange) -> pl.DataFrame:
@@ -233,3 +241,16 @@ def opening() -> Callable[..., AbstractContextManager[tuple[Served, Asking]]]:
             yield served, asking
 
     return opened_api
+
+
+@pytest.fixture(scope="session")
+def address(filled: Served) -> Iterator[str]:
+    """Where a real server of the filled API listens."""
+    with reached(filled) as url:
+        yield url
+
+
+@pytest.fixture
+def reaching() -> Callable[[Served], AbstractContextManager[str]]:
+    """Puts an API behind a real server."""
+    return reached

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import threading
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from market_data.api.app import create_api
-from market_data.api.listening import bound, serve_from, server_of
 from market_data.client import MarketData
 from market_data.client.transport import Transport
 from market_data.model.errors import (
@@ -26,23 +27,7 @@ from market_data.model.errors import (
     UnknownInstrument,
     UsageError,
 )
-
-
-@pytest.fixture
-def address(filled: Any) -> Iterator[str]:
-    """Where a real server of the filled API listens."""
-    import asyncio
-
-    server, started = server_of(create_api(filled)), threading.Event()
-    with bound("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=partial(asyncio.run, serve_from(server, listening, started.set)))
-        thread.start()
-        try:
-            assert started.wait(30)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
+from market_data.sandbox import Sandbox
 
 
 def test_frames_hold_what_is_stored(address: str) -> None:
@@ -152,3 +137,111 @@ def test_the_same_over_a_local_database(data_home: Path) -> None:
         assert data.status("BTC")["status"] == "not_enriched"
         assert data.features("BTC", "1h").is_empty()
         assert data.instruments().height > 5
+
+
+@pytest.fixture
+def both(address: str, filled: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[MarketData, MarketData]]:
+    """The client of a server, and one over the same database without a server."""
+    monkeypatch.setenv("DATABASE_URL", filled.app.database.conninfo())
+    with MarketData(address) as served, MarketData.local() as local:
+        yield served, local
+
+
+FRAMES: dict[str, Callable[[MarketData], pl.DataFrame]] = {
+    "candles": lambda data: data.candles("BTC", "1h", "2026-02-20", "2026-02-22"),
+    "newest candles": lambda data: data.candles("AAPL", "1d", limit=7),
+    "adjusted candles": lambda data: data.candles("AAPL", "1d", adjusted="total", as_of="2026-03-01T00:30:00Z"),
+    "features": lambda data: data.features("BTC", "1h"),
+    "features as of": lambda data: data.features("BTC", "1h", as_of="2026-03-01T12:00:00Z", limit=30),
+    "trades": lambda data: data.trades("BTC", limit=20),
+    "quotes": lambda data: data.quotes("BTC", source="binance"),
+    "dividends": lambda data: data.dividends("AAPL", date(2026, 1, 1)),
+    "splits": lambda data: data.splits("AAPL"),
+    "earnings": lambda data: data.earnings("AAPL"),
+    "options": lambda data: data.options("AAPL"),
+    "news": lambda data: data.news("AAPL"),
+    "instruments": lambda data: data.instruments(),
+}
+
+
+def test_a_server_and_a_local_database_give_the_same(both: tuple[MarketData, MarketData]) -> None:
+    served, local = both
+    for name, frame in FRAMES.items():
+        one, other = frame(served), frame(local)
+        assert one.height, name
+        # Where an instrument stands depends on the time, and the two have different clocks.
+        unalike = [column for column in ("status", "computed_at", "updated_at") if column in one.columns]
+        assert_frame_equal(one.drop(unalike), other.drop(unalike))
+    documents: dict[str, Callable[[MarketData], Any]] = {
+        "status": lambda data: data.status("BTC")["records_available"],
+        "quality": lambda data: set(data.quality("BTC", days=30)),
+        "metrics": lambda data: data.metrics()["backfill_progress"],
+        "providers": lambda data: [(row["name"], row["capabilities"]) for row in data.providers()],
+    }
+    for name, document in documents.items():
+        assert document(served) == document(local), name
+    for data in both:
+        with pytest.raises(UnknownInstrument, match="NOSUCH"):
+            data.candles("NOSUCH", "1h")
+
+
+def test_frames_go_on_to_pandas(address: str) -> None:
+    with MarketData(address) as data:
+        found = data.features("BTC", "1h", limit=3).to_pandas()
+    assert found["sma_20"].tolist() == [156.875, 157.125, 157.375]
+    assert str(found["timestamp"].dtype) == "datetime64[us, UTC]"
+
+
+@pytest.mark.parametrize("way", ["server", "local"])
+async def test_a_job_is_done_while_the_client_waits(
+    way: str,
+    database_url: str,
+    opening: Callable[..., AbstractContextManager[Any]],
+    reaching: Callable[[Any], AbstractContextManager[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
+    monkeypatch.setattr("market_data.client.job.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+    def asked(url: str) -> tuple[dict[str, Any], int]:
+        with MarketData(url) if way == "server" else MarketData.local() as data:
+            job = data.trigger("BTC", "1d", asset_class="crypto")
+            return job.wait(timeout=60), data.candles("BTC", "1d").height
+
+    with Sandbox(now=now, limits=False) as sandbox:
+        urls = {key.replace(".", "__"): value for key, value in sandbox.urls.items()}
+        with opening(database_url, lambda: now, **urls) as (served, _), reaching(served) as url:
+            worker = served.app.worker()
+            working = asyncio.create_task(worker.run())
+            done, rows = await asyncio.to_thread(asked, url)
+            worker.stop()
+            await asyncio.wait_for(working, 60)
+            await served.app.disconnect()
+    (part,) = done["results"]
+    assert (done["status"], part["source"], part["records_inserted"]) == ("completed", "binance", rows)
+    assert rows > 1000
+    # The bar that was shown: what it did, and how far it came.
+    assert "completed" in capsys.readouterr().err
+
+
+def test_listings_are_read_page_by_page() -> None:
+    pages = [
+        httpx.Response(200, json={"instruments": [{"symbol": symbol}], "next": following})
+        for symbol, following in (("A", "x"), ("B", "y"), ("C", None))
+    ]
+    transport, asked = answering(*pages)
+    data = MarketData()
+    data._transport = transport
+    assert data.instruments()["symbol"].to_list() == ["A", "B", "C"]
+    assert [request.url.params.get("cursor") for request in asked] == [None, "x", "y"]
+
+
+def test_the_client_is_typed() -> None:
+    import market_data
+
+    assert (Path(market_data.__file__).parent / "py.typed").is_file()
+    annotated = typing.get_type_hints(MarketData.features)
+    assert annotated["return"] is pl.DataFrame
