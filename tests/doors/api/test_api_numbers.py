@@ -1,8 +1,11 @@
-"""After a run with faults: the document, Prometheus, the CLI's status and hand-written SQL tell the same counts."""
+"""After a run with faults: the document, Prometheus, the command line and hand-written SQL tell the same counts."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -32,7 +35,7 @@ async def test_all_tell_the_same(database_url: str, opening: Callable[..., Abstr
                 metrics = asking.get("/api/v1/enrichment/metrics").json()
                 text = asking.get("/metrics").text
                 status = asking.get("/api/v1/enrichment/status/BTC").json()
-                shown = served.app.status(BTC)
+    shown = told_by_the_command_line("status", "BTC", "--database-url", database_url)
     with psycopg.connect(database_url) as connection:
         fetches = connection.execute(
             "SELECT count(*), count(*) FILTER (WHERE success), sum(records_inserted) FROM enrichment_fetch_log"
@@ -54,8 +57,17 @@ async def test_all_tell_the_same(database_url: str, opening: Callable[..., Abstr
     assert added(text, "market_data_rows_total", 'outcome="inserted"') == 250
     assert added(text, "market_data_computations_total") == 2
     assert status["records_available"] == shown["records_available"] == stored[0] == 250
-    assert abs(status["quality_score"] - stored[1]) < 1e-9
+    assert status["quality_score"] == pytest.approx(stored[1], abs=1e-9)
+    assert (shown["quality_score"], shown["validation_rate"]) == (status["quality_score"], status["validation_rate"])
     assert (status["status"], shown["status"]) == ("error", "error")
+
+
+def told_by_the_command_line(*arguments: str) -> Any:
+    """What a command prints with --json."""
+    command = [sys.executable, "-m", "market_data", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def added(text: str, name: str, label: str = "") -> float:
