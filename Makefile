@@ -17,22 +17,19 @@ FIND_PYTHON := for python in $(PYTHON) python3 python3.14 python3.13 python3.12 
 	test -n "$$python" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once up live install dev check format test prove bench docs clean
+.PHONY: help demo demo-once live install dev check format test prove bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(RUN_STAMP) ## real recorded history through the real wire protocols, end to end, without network or keys
-	@$(BIN)/python -m market_data demo --sandbox
-
-demo-once: $(RUN_STAMP) ## the same through the job queue and a worker; ends by itself
-	@$(BIN)/python -m market_data up --sandbox --once
-
-up: $(RUN_STAMP) ## the whole platform on it: scheduler and worker, series that fill, until Ctrl-C
+demo: $(RUN_STAMP) ## the whole platform on recorded history, without network or keys, until Ctrl-C
 	@$(BIN)/python -m market_data up --sandbox
 
-live: $(RUN_STAMP) ## the same on the real sources
-	@$(BIN)/python -m market_data demo
+demo-once: $(RUN_STAMP) ## five recorded instruments from their sources' wire protocols to features; ends by itself
+	@$(BIN)/python -m market_data up --sandbox --once
+
+live: $(RUN_STAMP) ## the whole platform on the real sources, until Ctrl-C
+	@$(BIN)/python -m market_data up
 
 install: $(RUN_STAMP) ## create .venv with what the program needs
 	@echo "Ready: $(BIN)/market-data --help"

@@ -33,16 +33,16 @@ def program(module_home: Path) -> Program:
 
 
 @pytest.fixture(scope="module")
-def first_demo(program: Program) -> list[dict[str, Any]]:
-    done = program("demo", "--json")
+def first_run(program: Program) -> list[dict[str, Any]]:
+    done = program("up", "--once", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == ["--sandbox: leaving DATABASE_URL alone, using the sandbox's own database"]
     reports: list[dict[str, Any]] = json.loads(done.stdout)
     return reports
 
 
-def test_demo_stores_all_that_was_recorded(first_demo: list[dict[str, Any]]) -> None:
-    stored = {(report["symbol"], report["timeframe"]): report["inserted"] for report in first_demo}
+def test_all_that_was_recorded_is_stored(first_run: list[dict[str, Any]]) -> None:
+    stored = {(report["symbol"], report["timeframe"]): report["inserted"] for report in first_run}
     # A year of hours; the New York sessions and their weeks from 2012-01-03 to 2013-02-28: 250 of 2012, 40 of 2013.
     assert stored == {
         ("BTC", "1h"): 8760,
@@ -51,28 +51,28 @@ def test_demo_stores_all_that_was_recorded(first_demo: list[dict[str, Any]]) -> 
         **{(symbol, "1d"): 290 for symbol in ("MSFT", "KO", "IBM", "AAPL")},
         **{(symbol, "1w"): 61 for symbol in ("MSFT", "KO", "IBM", "AAPL")},
     }
-    assert {report["gaps"] for report in first_demo} == {0}
-    assert {report["rejected"] for report in first_demo} == {0}
-    assert all(report["sources"] == [expected_source(report["symbol"])] for report in first_demo)
+    assert {report["gaps"] for report in first_run} == {0}
+    assert {report["rejected"] for report in first_run} == {0}
+    assert all(report["sources"] == [expected_source(report["symbol"])] for report in first_run)
 
 
 def expected_source(symbol: str) -> str:
     return "binance" if symbol == "BTC" else "polygon"
 
 
-def test_demo_again_changes_nothing(program: Program, first_demo: list[dict[str, Any]]) -> None:
+def test_the_second_time_nothing_changes(program: Program, first_run: list[dict[str, Any]]) -> None:
     before = program("features", "BTC", "1d", "--format", "csv").stdout
-    done = program("demo")
+    done = program("up", "--once")
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["BTC", "1h", "binance", "8,760", "0", "0", "8,760", "0"] in [line[:8] for line in lines]
-    again = json.loads(program("demo", "--json").stdout)
+    again = json.loads(program("up", "--once", "--json").stdout)
     assert {(r["inserted"], r["updated"], r["kept"], r["rejected"]) for r in again} == {(0, 0, 0, 0)}
-    assert sum(report["unchanged"] for report in again) == sum(report["inserted"] for report in first_demo)
+    assert sum(report["unchanged"] for report in again) == sum(report["inserted"] for report in first_run)
     assert program("features", "BTC", "1d", "--format", "csv").stdout == before
 
 
-@pytest.mark.usefixtures("first_demo")
+@pytest.mark.usefixtures("first_run")
 def test_raw_prices_around_a_split(program: Program) -> None:
     done = program(
         "features", "KO", "1d", "--start", "2012-08-10", "--end", "2012-08-14", "--json", "-c", "close", "-c", "source"
@@ -85,7 +85,7 @@ def test_raw_prices_around_a_split(program: Program) -> None:
     assert 1.9 < before / after < 2.1
 
 
-@pytest.mark.usefixtures("first_demo")
+@pytest.mark.usefixtures("first_run")
 def test_status_and_quality_of_what_was_stored(program: Program) -> None:
     status = json.loads(program("status", "BTC", "--json").stdout)
     assert (status["symbol"], status["asset_class"], status["records_available"]) == ("BTC", "crypto", 11315)
@@ -95,7 +95,7 @@ def test_status_and_quality_of_what_was_stored(program: Program) -> None:
     assert program("quality", "KO").returncode == 0
 
 
-@pytest.mark.usefixtures("first_demo")
+@pytest.mark.usefixtures("first_run")
 def test_one_unknown_symbol_does_not_stop_the_other(program: Program) -> None:
     done = program("enrich", "NOPE", "AAPL", "-t", "1w", "--start", "2012-01-01", "--end", "2012-03-01")
     assert done.returncode == 3
@@ -103,14 +103,14 @@ def test_one_unknown_symbol_does_not_stop_the_other(program: Program) -> None:
     assert "AAPL 1w  polygon" in done.stdout
 
 
-@pytest.mark.usefixtures("first_demo")
+@pytest.mark.usefixtures("first_run")
 def test_providers_answer(program: Program) -> None:
     rows = json.loads(program("providers", "--json").stdout)
     states = {row["provider"]: row["state"] for row in rows}
     assert all(states[name].startswith("answers in") for name in ("binance", "polygon", "yahoo")), states
 
 
-@pytest.mark.usefixtures("first_demo")
+@pytest.mark.usefixtures("first_run")
 def test_schema_is_current(program: Program) -> None:
     done = program("db", "status", "--json")
     assert (done.returncode, json.loads(done.stdout)["up_to_date"]) == (0, True)

@@ -87,7 +87,7 @@ def test_wrong_option_value_names_the_option() -> None:
     ("arguments", "expected"),
     [
         (["statsu", "BTC"], "Did you mean 'status'?"),
-        (["statsu", "BTC"], "Valid: backfill, correct, db, demo, enrich, "),
+        (["statsu", "BTC"], "Valid: backfill, correct, db, enrich, "),
         (
             ["db"],
             "Missing command. Valid: backup, prune, restore, sql, stats, status, upgrade. See 'market-data db --help'.",
@@ -148,7 +148,7 @@ def test_stopping_by_hand_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["status", "BTC", "--sandbox"], ["--sandbox", "status", "BTC"]),
         (["db", "sql", "--config", "a", "--after", "1"], ["--config", "a", "db", "sql", "--after", "1"]),
-        (["demo", "--data-dir=/x", "--json"], ["--data-dir=/x", "demo", "--json"]),
+        (["jobs", "--data-dir=/x", "--json"], ["--data-dir=/x", "jobs", "--json"]),
         (["enrich", "--", "--sandbox"], ["enrich", "--", "--sandbox"]),
         (["enrich", "BTC", "--config"], ["enrich", "BTC", "--config"]),
     ],

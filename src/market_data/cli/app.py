@@ -10,7 +10,6 @@ import typer
 from market_data.cli import (
     backfilling,
     database,
-    demo,
     enriching,
     gaps,
     history,
@@ -108,7 +107,6 @@ app.command("serve")(serving.serve)
 app.command("openapi")(serving.openapi)
 app.add_typer(keys.app, name="keys")
 app.command("sandbox")(sandboxing.sandbox)
-app.command("demo")(demo.demo)
 app.command("backfill")(backfilling.backfill)
 app.command("track")(tracking.track)
 app.command("untrack")(tracking.untrack)

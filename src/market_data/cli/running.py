@@ -25,9 +25,7 @@ from market_data.model.job import JobState, PartState, Status
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
-    from market_data.cli.demo import Part
     from market_data.jobs.worker import Worker
-    from market_data.pipeline.enrich import SeriesReport
 
 LOOK_SECONDS: Final = 0.5
 
@@ -48,18 +46,21 @@ def up(
     share_heaps()
     invocation: Invocation = context.obj
     if once and invocation.sandbox:
-        from market_data.cli.demo import tell
+        from market_data.cli.recorded import show_recorded
 
-        tell(invocation, _through_the_queue, as_json=as_json)
+        show_recorded(invocation, as_json=as_json)
         return
     say(f"market-data: starting {'the sandbox and ' * invocation.sandbox}the database")
     with invocation.app(asks_providers=True) as app:
         _log_as_service(app)
         _introduce(app, invocation)
         if once:
-            jobs = work_off(app, _first_jobs(app))
-            summarise(jobs)
-            conclude(jobs, notes=True)
+            done = work_off(app, _first_jobs(app))
+            if as_json:
+                print_json([job_fields(job) for job in done])
+            else:
+                summarise(done)
+            conclude(done, notes=not as_json)
             return
         scheduler = app.scheduler()
         scheduler.start()
@@ -147,33 +148,6 @@ def jobs(
         print_rows(None, [_job_line(one) for one in found])
     else:
         say("no jobs yet")
-
-
-def _through_the_queue(app: App, part: Part) -> list[SeriesReport]:
-    """Enrich a part of the demo as the service does: queued, and worked off by a worker here."""
-    from market_data.model.timeframe import TimeRange
-    from market_data.pipeline.enrich import SeriesReport
-    from market_data.storage.upsert import Counts
-
-    receipt = app.jobs.trigger(part.instruments, part.timeframes, start=part.start, end=part.end)
-    reports = []
-    for done in (part for job in work_off(app, [receipt.job_id]) for part in job.parts):
-        assert done.task.series is not None
-        spent = (done.finished_at - done.started_at).total_seconds() if done.finished_at and done.started_at else 0.0
-        error = None if done.status is Status.COMPLETED else MarketDataError(done.error or done.status.value)
-        reports.append(
-            SeriesReport(
-                done.task.series,
-                TimeRange(part.start, part.end),
-                list(done.sources),
-                Counts(**done.counts),
-                {"worked": spent},
-                done.gaps or 0,
-                error,
-                list(done.notes),
-            )
-        )
-    return reports
 
 
 async def _serve(app: App) -> None:

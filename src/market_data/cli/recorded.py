@@ -1,22 +1,24 @@
-"""``demo``: the whole story on five instruments in seconds, shown in one screen."""
+"""``up --once`` in the sandbox: what is recorded, enriched through the queue and shown in one screen."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from market_data.cli.arguments import Json
 from market_data.cli.chart import price_chart, sparkline
-from market_data.cli.enriching import as_fields, finish, run
+from market_data.cli.enriching import as_fields, finish
 from market_data.cli.figures import score, seconds
-from market_data.cli.invocation import Invocation, now
+from market_data.cli.following import work_off
+from market_data.cli.invocation import Invocation
 from market_data.cli.output import console, print_json, print_rows, say
+from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.job import Status
 from market_data.model.timeframe import Timeframe
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ CHART_OF: Final = "BTC 1d"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Instruments, timeframes and range of one part of the demo."""
+    """Instruments, timeframes and range of one part of what is shown."""
 
     instruments: tuple[Instrument, ...]
     timeframes: tuple[Timeframe, ...]
@@ -47,7 +49,7 @@ class Part:
     end: datetime
 
 
-# In the sandbox: where all five are recorded, with Coca-Cola's split of August 2012.
+# Where all five are recorded, with Coca-Cola's split of August 2012.
 RECORDED: Final = (
     Part(
         (Instrument("BTC", AssetClass.CRYPTO),),
@@ -64,45 +66,52 @@ RECORDED: Final = (
 )
 
 
-def demo(context: typer.Context, as_json: Json = False) -> None:
-    """Show the whole story on five instruments in seconds.
-
-    Enriches BTC (1h, 4h, 1d) and four stocks (1d, 1w); with --sandbox from recordings, without network and keys.
-    """
-    tell(context.obj, _directly, as_json=as_json)
-
-
-def tell(invocation: Invocation, enrich: Callable[[App, Part], list[SeriesReport]], *, as_json: bool) -> None:
-    """Enrich the parts of the demo one way or another, and show what became of them."""
-    parts = RECORDED if invocation.sandbox else _last_year(now())
+def show_recorded(invocation: Invocation, *, as_json: bool) -> None:
+    """Enrich what is recorded through the queue, and show what became of it."""
     begun = time.perf_counter()
     with invocation.app(asks_providers=True) as app:
         ready = time.perf_counter()
-        reports = [report for part in parts for report in enrich(app, part)]
+        reports = [report for part in RECORDED for report in _through_the_queue(app, part)]
         done = time.perf_counter()
         frames = [_stored(app, report) for report in reports]
         where = app.database.server.home.parent if app.database.server else app.database.name
     if as_json:
         print_json([_as_json(report, frame) for report, frame in zip(reports, frames, strict=True)])
     else:
-        _show(parts, reports, frames)
+        _show(RECORDED, reports, frames)
         total = sum(report.counts.fetched for report in reports)
         typer.echo(
-            f"{total:,} candles in {seconds(done - ready)} after {seconds(ready - begun)} to start; "
-            f"{_split(reports)}.\nStored in {where}."
+            f"{total:,} candles in {seconds(done - ready)} after {seconds(ready - begun)} to start.\nStored in {where}."
         )
-        option = " --sandbox" if invocation.sandbox else ""
-        say(f"Look further: market-data{option} features BTC 1h · status KO · quality MSFT · demo again")
+        say("Look further: market-data --sandbox features BTC 1h · status KO · quality MSFT · up")
     finish(reports, notes=not as_json)
 
 
-def _directly(app: App, part: Part) -> list[SeriesReport]:
-    return run(app, part.instruments, part.timeframes, part.start, part.end)
+def _through_the_queue(app: App, part: Part) -> list[SeriesReport]:
+    """Enrich a part as the service does: queued, and worked off by a worker here."""
+    from market_data.model.timeframe import TimeRange
+    from market_data.pipeline.enrich import SeriesReport
+    from market_data.storage.upsert import Counts
 
-
-def _last_year(moment: datetime) -> tuple[Part, ...]:
-    end = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return tuple(replace(part, start=end - timedelta(days=365), end=end) for part in RECORDED)
+    receipt = app.jobs.trigger(part.instruments, part.timeframes, start=part.start, end=part.end)
+    reports = []
+    for done in (part for job in work_off(app, [receipt.job_id]) for part in job.parts):
+        assert done.task.series is not None
+        spent = (done.finished_at - done.started_at).total_seconds() if done.finished_at and done.started_at else 0.0
+        error = None if done.status is Status.COMPLETED else MarketDataError(done.error or done.status.value)
+        reports.append(
+            SeriesReport(
+                done.task.series,
+                TimeRange(part.start, part.end),
+                list(done.sources),
+                Counts(**done.counts),
+                {"worked": spent},
+                done.gaps or 0,
+                error,
+                list(done.notes),
+            )
+        )
+    return reports
 
 
 def _stored(app: App, report: SeriesReport) -> pl.DataFrame:
@@ -178,11 +187,3 @@ def _feature_line(report: SeriesReport, frame: pl.DataFrame) -> dict[str, Any]:
         value = last.get(name)
         line[short.get(name, name)] = f"{value:,.2f}" if isinstance(value, float) else value
     return {**line, "price": sparkline(_closes(frame))}
-
-
-def _split(reports: Sequence[SeriesReport]) -> str:
-    stages: dict[str, float] = {}
-    for report in reports:
-        for stage, spent in report.seconds.items():
-            stages[stage] = stages.get(stage, 0.0) + spent
-    return ", ".join(f"{stage} {seconds(spent)}" for stage, spent in stages.items())
