@@ -17,7 +17,7 @@ FIND_PYTHON := for python in $(PYTHON) python3 python3.14 python3.13 python3.12 
 	test -n "$$python" || { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once live install dev check format test prove bench docs clean
+.PHONY: help demo demo-once live install dev check audit format test prove bench reference docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ check: $(DEV_STAMP) ## lint, format, types, import contracts, size rule, docs
 	@echo "import contracts"; $(BIN)/lint-imports --no-cache >.import-contracts.log 2>&1 \
 	  || { cat .import-contracts.log; exit 1; }; rm -f .import-contracts.log
 	@echo "size rule, docs"; $(BIN)/pytest -q -n 0 --no-header -m "not prove" tests/test_architecture.py tests/test_docs.py
+	@$(BIN)/python tools/audit.py
+
+audit: $(DEV_STAMP) ## ask whether a pinned dependency has a known vulnerability; AUDIT=required: fail without an answer
+	@$(BIN)/python tools/audit.py
 
 format: $(DEV_STAMP) ## put the code into its format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
@@ -56,11 +60,14 @@ prove: $(DEV_STAMP) ## run the slow proofs: faults, kills, large inputs
 bench: $(BENCH_STAMP) ## measure; prints a table and writes bench/results.json
 	@$(BIN)/python -m bench
 
-docs: $(DEV_STAMP) ## regenerate docs/reference from the declarations
+reference: $(DEV_STAMP) ## regenerate docs/reference from the program
 	@$(BIN)/python tools/write_reference.py
 
+docs: reference ## regenerate docs/reference, build the site of the documentation into site/
+	@$(BIN)/zensical build --strict --clean
+
 clean: ## remove .venv and caches; never data
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build dist
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* .cache build dist site
 
 $(BIN)/python:
 	@$(FIND_PYTHON); echo "Creating $(VENV) with $$("$$python" --version)"; \
