@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from market_data.api import enrichment, market, metrics, operations, problems, quality
 from market_data.api.compression import Compression
+from market_data.api.request_ids import Identified
 from market_data.api.security import Gate
 from market_data.api.served import Served
 
@@ -73,6 +74,7 @@ def _serve(api: FastAPI, served: Served) -> None:
             allow_headers=["Authorization", "X-API-Key"],
         )
     api.add_middleware(metrics.Counted, metrics=api.state.metrics)
+    api.add_middleware(Identified)
 
 
 def _describe(api: FastAPI) -> None:

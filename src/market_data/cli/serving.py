@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from market_data.cli.exporting import metrics_of
 from market_data.cli.invocation import Invocation
 from market_data.cli.memory import share_heaps
 from market_data.cli.output import say
@@ -39,7 +40,7 @@ def serve(
         check_address(app, address)
         with bound(address, app.settings.api.port if port is None else port) as listening:
             url = address_of(address, listening)
-            with serving(app, listens_beyond=not is_loopback(address)) as served:
+            with metrics_of(app), serving(app, listens_beyond=not is_loopback(address)) as served:
                 run(create_api(served), listening, lambda: say(f"serving on {url}; stop with Ctrl-C"))
 
 

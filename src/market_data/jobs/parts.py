@@ -115,16 +115,18 @@ class PartRunner:
         Raises:
             Again, PartFailed, JobAborted: for the queue.
         """
-        try:
-            part = await asyncio.to_thread(self._begin, job_id, number)
-            if part is None:
-                return
-            log.info("part_begun", job=str(job_id), part=str(part.task), attempt=part.attempts + 1)
-            await self._settle(part, await self._watched(context, part))
-        except TransientError as error:
-            # The database's: however long it is away, that is no fault of the part.
-            log.warning("database_failed", job=str(job_id), part=number, error=str(error))
-            raise Again(BUSY_SECONDS) from None
+        # In all that is logged on behalf of the part, in other threads too.
+        with structlog.contextvars.bound_contextvars(job=str(job_id), number=number):
+            try:
+                part = await asyncio.to_thread(self._begin, job_id, number)
+                if part is None:
+                    return
+                log.info("part_begun", part=str(part.task), run=str(part.run_id), attempt=part.attempts + 1)
+                await self._settle(part, await self._watched(context, part))
+            except TransientError as error:
+                # The database's: however long it is away, that is no fault of the part.
+                log.warning("database_failed", error=str(error))
+                raise Again(BUSY_SECONDS) from None
 
     async def _watched(self, context: JobContext, part: PartState) -> Result:
         def report(done: int, expected: int) -> None:
@@ -177,7 +179,7 @@ class PartRunner:
         await asyncio.to_thread(self._end, part, status, result)
         if error is not None:
             # What holds for every symbol (not entitled, key refused) is said once; each part keeps it.
-            tell = log.info if str(error) in self._said else log.error
+            tell = log.info if str(error) in self._said else log.warning
             self._said.add(str(error))
             tell("part_failed", part=str(part.task), error=str(error))
             raise PartFailed(str(error))
