@@ -14,6 +14,7 @@ from uuid import UUID
 import typer
 
 from market_data.cli.arguments import Json
+from market_data.cli.exporting import metrics_of
 from market_data.cli.figures import score, seconds
 from market_data.cli.following import conclude, job_fields, part_line, stopped_by_signals, summarise, work_off
 from market_data.cli.invocation import Invocation, now
@@ -65,7 +66,7 @@ def up(
         scheduler = app.scheduler()
         scheduler.start()
         try:
-            with beside(app, port) as address:
+            with metrics_of(app), beside(app, port) as address:
                 say(f"serving on {address}/api/v1")
                 _first_jobs(app)
                 _tell_next(scheduler.next_runs(now()))
@@ -86,8 +87,9 @@ def worker(
     more = {"pipelines.max_concurrent_symbols": (concurrency, "--concurrency")} if concurrency else None
     with invocation.app(asks_providers=True, more=more) as app:
         _log_as_service(app)
-        say(f"working on {app.database.name} until Ctrl-C")
-        app.run(_serve(app))
+        with metrics_of(app):
+            say(f"working on {app.database.name} until Ctrl-C")
+            app.run(_serve(app))
         _farewell(app)
 
 
@@ -113,10 +115,11 @@ def scheduler(
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        found.start()
-        _tell_next(found.next_runs(now()))
-        stop.wait()
-        found.stop()
+        with metrics_of(app):
+            found.start()
+            _tell_next(found.next_runs(now()))
+            stop.wait()
+            found.stop()
 
 
 def jobs(
