@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from market_data.bootstrap import App
+from market_data.cli.following import failures, troubles
+from market_data.cli.logs import configure_logs
 from market_data.jobs import worker as worker_module
-from market_data.model.errors import NotEntitled, SchemaMismatch
+from market_data.jobs.datasets import PLANS
+from market_data.model.errors import SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
 from market_data.model.timeframe import Timeframe
+from market_data.storage.tracked import most_active
 
+NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 KO = Instrument("KO", AssetClass.STOCK)
 
@@ -224,26 +229,64 @@ async def test_old_jobs_are_forgotten(opened) -> None:
         assert later.jobs.job(old.job_id) is None
 
 
-async def test_a_dataset_nobody_is_entitled_to_fails_and_says_why_while_others_go_on(opened, monkeypatch) -> None:
-    async with opened() as app:
-        polygon = app.providers["polygon"]
-
-        async def refuse(*_: object, **__: object):
-            raise NotEntitled("polygon: your plan does not include earnings; upgrade it, or leave earnings out")
-            yield
-
-        monkeypatch.setattr(polygon, "fetch", refuse)
-        yahoo = app.providers["yahoo"]
-        monkeypatch.setattr(yahoo, "fetch", refuse)
-        ko = Instrument("KO", AssetClass.STOCK)
-        tasks = [
-            Task(kind=Kind.BACKFILL, instrument=ko, dataset="earnings", start=day(2012, 1, 1), end=day(2013, 1, 1)),
-            Task(kind=Kind.BACKFILL, instrument=ko, timeframe=Timeframe.D1, dataset=CANDLES_NAME,
-                 start=day(2012, 1, 3), end=day(2012, 1, 7)),
-        ]  # fmt: skip
+async def test_what_the_plan_does_not_include_is_said_once_while_others_go_on(opened, capsys) -> None:
+    # The sandbox's key of a free plan: no earnings, no options; and nobody else to ask.
+    basic = {"providers__polygon__api_key": "basic", "instruments__priority__stock": ["polygon"]}
+    span = {"kind": Kind.BACKFILL, "start": NOW - timedelta(days=30), "end": NOW}
+    stocks = [Instrument(symbol, AssetClass.STOCK) for symbol in ("KO", "MSFT", "IBM")]
+    tasks = [Task(instrument=one, dataset=name, **span) for name in ("options", "earnings") for one in stocks]
+    tasks += [Task(instrument=one, timeframe=Timeframe.D1, dataset=CANDLES_NAME, **span) for one in stocks]
+    async with opened(**basic) as app:
+        configure_logs("WARNING", "json")
         receipt = app.jobs.submit(Kind.BACKFILL, tasks)
         await worked(app)
-        earnings, candles = state(app, receipt.job_id).parts
-        assert (earnings.status, earnings.attempts) == (Status.FAILED, 1)
-        assert "your plan does not include earnings" in (earnings.error or "")
-        assert (candles.status, candles.counts["inserted"]) == (Status.COMPLETED, 4)
+        job = state(app, receipt.job_id)
+    assert job.status is Status.FAILED
+    assert [part.status for part in job.parts] == [Status.FAILED] * 6 + [Status.COMPLETED] * 3
+    assert [part.attempts for part in job.parts[:6]] == [1] * 6
+    assert all("upgrade your plan" in (part.error or "") for part in job.parts[:6])
+    told = [line for line in capsys.readouterr().err.splitlines() if '"part_failed"' in line]
+    assert len(told) == 1
+    lines = failures(job.parts)
+    assert len(lines) == 1
+    assert lines[0].startswith("KO options, MSFT options, IBM options, KO earnings and 2 more: polygon")
+    assert troubles(job.parts) == []
+
+
+async def test_option_chains_are_backfilled_by_the_one_of_now(opened) -> None:
+    start, end = PLANS["options-iv"].span(NOW)
+    async with opened() as app:
+        task = Task(kind=Kind.BACKFILL, instrument=KO, dataset="options", start=start, end=end)
+        first, again = (app.jobs.submit(Kind.BACKFILL, [task]) for _ in range(2))
+        await worked(app)
+        (part,), (nothing,) = state(app, first.job_id).parts, state(app, again.job_id).parts
+        assert (part.status, part.counts["inserted"] > 100) == (Status.COMPLETED, True)
+        assert (nothing.status, sum(nothing.counts.values())) == (Status.COMPLETED, 0)
+
+
+async def test_events_to_come_are_asked_for_and_nothing_fails_where_there_are_none(opened) -> None:
+    async with opened() as app:
+        receipts = []
+        for name in ("splits", "dividends", "earnings"):
+            start, end = PLANS[name].span(NOW)
+            task = Task(kind=Kind.BACKFILL, instrument=KO, dataset=name, start=start, end=end)
+            receipts += [app.jobs.submit(Kind.BACKFILL, [task])]
+            later = Task(kind=Kind.BACKFILL, instrument=KO, dataset=name, start=end, end=end + timedelta(days=9))
+            receipts += [app.jobs.submit(Kind.BACKFILL, [later])]
+        await worked(app)
+        found = [state(app, receipt.job_id) for receipt in receipts]
+        assert [job.errors for job in found] == [[]] * 6
+
+
+def test_the_most_active_come_first(database) -> None:
+    symbols = [Instrument(symbol, AssetClass.STOCK) for symbol in ("A", "B", "C", "D")]
+    day = "INSERT INTO market_data_v2 (symbol, asset_class, timeframe, timestamp, open, high, low, close, volume, "
+    with database.transaction() as connection:
+        for symbol, close, volume, age in (("B", 10, 5, 1), ("B", 10, 5, 2), ("C", 7, 13, 1), ("D", 900, 900, 40)):
+            connection.execute(
+                f"{day} source, revision, fetched_at, computed_at, updated_at, created_at) VALUES "
+                "(%s, 'stock', '1d', %s, %s, %s, %s, %s, %s, 'polygon', 1, %s, %s, %s, %s)",
+                [symbol, NOW - timedelta(days=age), *[close] * 4, volume, *[NOW] * 4],
+            )
+    found = most_active(database, symbols, 3, NOW - timedelta(days=30))
+    assert [one.symbol for one in found] == ["B", "C", "A"]

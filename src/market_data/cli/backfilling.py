@@ -75,9 +75,13 @@ def _tasks(
     Raises:
         UsageError: when nothing is left to fill.
     """
+    from market_data.storage.tracked import most_active
+
     start, end = plan.span(now(), days)
     tracked = {one.instrument: one.timeframes for one in app.tracked()}
-    chosen = [one for one in named or tracked if one.asset_class in plan.asset_classes][: plan.most_symbols]
+    chosen = [one for one in named or tracked if one.asset_class in plan.asset_classes]
+    if not named and plan.most_symbols is not None:
+        chosen = most_active(app.database, chosen, plan.most_symbols, start)
     if named and len(chosen) < len(named):
         classes = ", ".join(sorted(plan.asset_classes))
         left = ", ".join(str(one) for one in named if one not in chosen)

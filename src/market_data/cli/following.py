@@ -125,7 +125,15 @@ def summarise(jobs: Sequence[JobState], title: str | None = None) -> None:
         total: dict[str, Any] = {name: sum(line[name] for line in lines) for name in ("rows", *COUNTED)}
         gaps = [line["gaps"] for line in lines if line["gaps"] is not None]
         lines.append(
-            {**lines[0], "part": "sum", "source": [], "gaps": sum(gaps), "quality": None, **total, "status": ""}
+            {
+                **lines[0],
+                "part": "sum",
+                "source": [],
+                "gaps": sum(gaps) if gaps else None,
+                "quality": None,
+                **total,
+                "status": "",
+            }
         )
     for name in ("kept", "rejected"):
         if not any(line[name] for line in lines):
@@ -177,19 +185,33 @@ def job_fields(job: JobState) -> dict[str, Any]:
     }
 
 
+def troubles(parts: Sequence[PartState]) -> list[str]:
+    """The notes of parts, each once, without those that failed them: they are said as errors."""
+    errors = tuple(part.error for part in parts if part.error)
+    noted = dict.fromkeys(note for part in parts for note in part.notes)
+    return [f"note: {note}" for note in noted if not note.endswith(errors)]
+
+
+def failures(parts: Sequence[PartState]) -> list[str]:
+    """What failed, each thing once, with the parts it failed."""
+    named: dict[str, list[str]] = {}
+    for part in parts:
+        if part.error:
+            named.setdefault(part.error, []).append(str(part.task))
+    lines = []
+    for error, names in named.items():
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        lines.append(f"{', '.join(names[:SHOWN_NAMES])}{more}: {error}")
+    return lines
+
+
 def conclude(jobs: Sequence[JobState], *, notes: bool) -> None:
     """Tell what went wrong, each thing once, and exit 1 when nothing went well, 3 when some did not."""
     parts = [part for job in jobs for part in job.parts]
-    if notes:
-        for note in dict.fromkeys(note for part in parts for note in part.notes):
-            say(f"note: {note}")
-    failures: dict[str, list[str]] = {}
-    for part in parts:
-        if part.error:
-            failures.setdefault(part.error, []).append(str(part.task))
-    for error, names in failures.items():
-        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        print_error(f"{', '.join(names[:SHOWN_NAMES])}{more}: {error}")
+    for line in troubles(parts) if notes else ():
+        say(line)
+    for line in failures(parts):
+        print_error(line)
     bad = [part for part in parts if part.status is not Status.COMPLETED]
     waiting = [part for part in bad if not part.status.final]
     if waiting:

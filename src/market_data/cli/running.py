@@ -16,7 +16,16 @@ import typer
 from market_data.cli.arguments import Json
 from market_data.cli.exporting import metrics_of
 from market_data.cli.figures import score, seconds
-from market_data.cli.following import conclude, job_fields, part_line, stopped_by_signals, summarise, work_off
+from market_data.cli.following import (
+    conclude,
+    failures,
+    job_fields,
+    part_line,
+    stopped_by_signals,
+    summarise,
+    troubles,
+    work_off,
+)
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.memory import share_heaps
 from market_data.cli.output import print_fields, print_json, print_rows, say
@@ -146,7 +155,9 @@ def jobs(
     if as_json:
         print_json([job_fields(one) for one in found])
     elif job is not None:
-        summarise(found, f"{found[0].kind} {found[0].job_id}: {found[0].status}")
+        summarise(found, f"{found[0].kind} {found[0].job_id}: {found[0].status.value.replace('_', ' ')}")
+        for line in [*troubles(found[0].parts), *failures(found[0].parts)]:
+            typer.echo(line)
     elif found:
         print_rows(None, [_job_line(one) for one in found])
     else:

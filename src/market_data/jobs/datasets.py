@@ -35,7 +35,7 @@ class Plan:
         days: how far back by default.
         ahead: days to come that are asked for too: announced dividends, the earnings calendar.
         chunk: how much is fetched between two notes of progress.
-        most_symbols: how many symbols at most when none are named.
+        most_symbols: how many symbols at most when none are named, the most actively traded first.
         recent: how far back the schedule looks again, since sources amend what is new.
     """
 
@@ -58,12 +58,11 @@ class Plan:
 
 PLANS: Final = {
     "candles": Plan(datasets=(CANDLES,), days=365, asset_classes=frozenset(AssetClass)),
-    "dividends": Plan(datasets=(DIVIDENDS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
-    "splits": Plan(datasets=(SPLITS,), days=3650, ahead=90, chunk=timedelta(days=3660)),
-    "earnings": Plan(datasets=(EARNINGS,), days=1095, ahead=90, chunk=timedelta(days=1100)),
-    "options-iv": Plan(
-        datasets=(OPTIONS,), days=30, chunk=timedelta(days=5), most_symbols=50, recent=timedelta(days=1)
-    ),
+    "dividends": Plan(datasets=(DIVIDENDS,), days=3650, ahead=90, chunk=timedelta(days=3800)),
+    "splits": Plan(datasets=(SPLITS,), days=3650, ahead=90, chunk=timedelta(days=3800)),
+    "earnings": Plan(datasets=(EARNINGS,), days=1095, ahead=90, chunk=timedelta(days=1200)),
+    # In one chunk up to the present: no source tells chains of the past, each gives the one of now.
+    "options-iv": Plan(datasets=(OPTIONS,), days=30, most_symbols=50, recent=timedelta(days=1)),
     "news": Plan(
         datasets=(NEWS,), days=30, chunk=timedelta(days=10), asset_classes=frozenset(AssetClass),
         recent=timedelta(days=2),

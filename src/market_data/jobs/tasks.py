@@ -13,7 +13,7 @@ from uuid import UUID
 from market_data.jobs.datasets import plan_of
 from market_data.jobs.wanted import unasked, uncollected
 from market_data.model.dataset import CANDLES, DATASETS
-from market_data.model.errors import MarketDataError, Stopped
+from market_data.model.errors import MarketDataError, Stopped, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.provider import Provider
@@ -23,7 +23,7 @@ from market_data.storage import job_reads, work
 from market_data.storage.growth import prune
 
 if TYPE_CHECKING:
-    from market_data.pipeline.collect import Collector
+    from market_data.pipeline.collect import Collected, Collector
     from market_data.pipeline.enrich import Enricher, Progress
     from market_data.pipeline.heal import Healer
     from market_data.pipeline.recompute import Recomputation
@@ -61,6 +61,35 @@ class Watch:
         self._report(done, expected)
         if self.stopping:
             raise Stopped(STOPPED)
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What became of the chunks of a dataset."""
+
+    stuck: bool = False
+    """Whether a chunk failed that asking for the next would not help."""
+    served: bool = False
+    sources: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    silence: list[str] = field(default_factory=list)
+    error: MarketDataError | None = None
+
+    def add(self, collected: Collected) -> None:
+        """Add a chunk; that nothing happened in it is worth telling only where nothing did in any."""
+        failed, found = collected.error is not None, bool(collected.counts.fetched)
+        # Of a range that no source serves the others may be served: option chains are of the present only.
+        self.stuck = failed and not isinstance(collected.error, UnsupportedRequest)
+        self.served = self.served or not failed
+        self.error = collected.error or self.error
+        self.sources += [name for name in collected.sources if name not in self.sources]
+        told = self.notes if failed or found else self.silence
+        told += [note for note in collected.notes if note not in told]
+
+    def result(self) -> Result:
+        """Failed where a chunk was, unless that is only not served and others were."""
+        error = self.error if self.stuck or not self.served else None
+        return Result(error=error, sources=self.sources, notes=self.notes or ([] if self.sources else self.silence))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,20 +166,17 @@ class Workshop:
         backfill, whole = task.kind is Kind.BACKFILL, span
         if backfill:
             span = await asyncio.to_thread(uncollected, self.database, dataset, instrument, span)
-        result = Result()
+        gathered = Gathered()
         collector = self.patient_collector if backfill else self.collector
         for chunk in span.split(plan.chunk) if span else ():
-            collected = await collector.collect(dataset, instrument, chunk, run_id=part.run_id)
-            result.sources = list(dict.fromkeys([*result.sources, *collected.sources]))
-            result.notes += [note for note in collected.notes if note not in result.notes]
-            if collected.error is not None:
-                result.error = collected.error
-                return result
+            gathered.add(await collector.collect(dataset, instrument, chunk, run_id=part.run_id))
+            if gathered.stuck:
+                break
             if backfill:
                 await asyncio.to_thread(self._note, part.run_id, chunk.end)
             days = (chunk.end - whole.start).days
             await asyncio.to_thread(watch.step, days, (whole.end - whole.start).days)
-        return result
+        return gathered.result()
 
     async def _heal(self, task: Task) -> Result:
         result = Result(counts={})

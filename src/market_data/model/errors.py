@@ -28,6 +28,11 @@ class MarketDataError(Exception):
     """Any failure this program names."""
 
 
+def attributed(source: str, error: Exception) -> str:
+    """What an error says, and whose it is where it does not say that itself."""
+    return str(error) if str(error).startswith(source) else f"{source}: {error}"
+
+
 class UsageError(MarketDataError):
     """A wrong argument."""
 

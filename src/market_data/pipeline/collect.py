@@ -21,6 +21,7 @@ from market_data.model.errors import (
     RateLimited,
     StorageError,
     UnsupportedRequest,
+    attributed,
 )
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
@@ -92,7 +93,7 @@ class Collector:
                 raise
             # Other transient errors are the database's: no other source would help.
             except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
-                result.notes.append(f"{provider.name}: {error}")
+                result.notes.append(attributed(provider.name, error))
                 result.error = error
                 log.warning("source_failed", dataset=dataset.name, instrument=str(instrument), error=str(error))
                 failed = (instrument, dataset.name, None, provider.name, span, run_id, error, self.clock())

@@ -23,6 +23,7 @@ from market_data.model.errors import (
     Stopped,
     StorageError,
     UnsupportedRequest,
+    attributed,
 )
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page, Provider
@@ -180,7 +181,7 @@ class Enricher:
                 raise
             # Other transient errors are the database's: no other source would help.
             except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
-                report.notes.append(f"{provider.name}: {error}")
+                report.notes.append(attributed(provider.name, error))
                 log.warning("source_failed", series=str(series), provider=provider.name, error=str(error))
                 await asyncio.to_thread(self._log_failure, series, provider, purpose, error)
                 report.error = error

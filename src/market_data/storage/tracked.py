@@ -49,6 +49,21 @@ def tracked(database: Database, settings: Mapping[Instrument, tuple[Timeframe, .
     return sorted(found.values(), key=lambda one: (one.instrument.asset_class, one.instrument.symbol))
 
 
+def most_active(database: Database, instruments: Sequence[Instrument], most: int, since: datetime) -> list[Instrument]:
+    """The instruments with the highest traded value (price times volume) since then, by their stored days.
+
+    Those of which no day is stored come last, in their order.
+    """
+    rows = database.rows(
+        "SELECT symbol, asset_class, sum(close * volume) AS traded FROM market_data_v2 "
+        "WHERE timeframe = '1d' AND timestamp >= %s AND (symbol, asset_class) IN "
+        "(SELECT * FROM unnest(%s::text[], %s::text[])) GROUP BY 1, 2",
+        [since, [one.symbol for one in instruments], [one.asset_class.value for one in instruments]],
+    )
+    traded = {Instrument(row["symbol"], AssetClass(row["asset_class"])): row["traded"] or 0 for row in rows}
+    return sorted(instruments, key=lambda one: -traded.get(one, 0))[:most]
+
+
 def _write(
     database: Database,
     instruments: Iterable[Instrument],

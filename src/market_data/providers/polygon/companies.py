@@ -56,9 +56,13 @@ async def earnings(client: Client, listing: Listing, span: TimeRange, now: datet
     try:
         async for response, answer in client.product("earnings", "/benzinga/v1/earnings", **params, **dates):
             yield client.page(parse_earnings(answer.results), response)
-    except NotEntitled:
-        async for page in reported(client, listing, _dates(span, "filing_date")):
-            yield page
+    except NotEntitled as refused:
+        try:
+            async for page in reported(client, listing, _dates(span, "filing_date")):
+                yield page
+        except (UnknownInstrument, UnsupportedRequest):
+            # What there is to do is about the earnings, not about what was to stand in for them.
+            raise refused from None
 
 
 async def news(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:

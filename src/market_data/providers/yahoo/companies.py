@@ -36,7 +36,9 @@ async def dividends(client: Client, listing: Listing, span: TimeRange, now: date
 
 
 async def splits(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
-    """Splits that took effect in `span`."""
+    """Splits that took effect in `span`; of days to come the source tells none."""
+    if span.start > now:
+        return
     response, chart = await client.chart(listing, Timeframe.D1, span.start, min(span.end, now + DAY))
     if chart is not None:
         rows = [
