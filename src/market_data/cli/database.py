@@ -34,8 +34,11 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
-    """Say where the schema stands; exits 1 when migrations are pending."""
+    """Say where the schema stands, and which features of your own have columns; exits 1 when migrations are pending."""
+    from dataclasses import asdict
+
     from market_data.storage import migrate
+    from market_data.storage.own_features import stored
 
     invocation: Invocation = context.obj
     with invocation.database() as database:
@@ -47,10 +50,13 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             "up_to_date": found.up_to_date,
             "pending": list(found.pending),
         }
+        own = [asdict(each) for each in stored(database)] if found.up_to_date else []
     if as_json:
-        print_json(fields)
+        print_json({**fields, "user_features": own})
     else:
         print_fields("Schema", fields)
+        if own:
+            print_rows("Features of your own", own)
     if not found.up_to_date:
         raise typer.Exit(FAILED)
 

@@ -80,8 +80,9 @@ def declare(
         new = _new(features, stored(database))
         for each in new:
             if broken := violations(each):
+                said = "; ".join(broken)
                 raise ConfigError(
-                    f"feature {each.name} is not taken in: {broken[0]}; see `market-data prove features --path FILE`"
+                    f"feature {each.name} is not taken in: {said}; see `market-data prove features --path FILE`"
                 )
             _declare(connection, each, now)
     return [each.name for each in new]
