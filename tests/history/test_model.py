@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -34,7 +36,33 @@ from market_data.storage.upsert import Counts
 LAST = 130  # beyond twice the lookback of hourly candles, so that changes far apart part into clusters
 CLOSES = ("99", "100", "101.5", "120")
 SOURCES = ("binance", "yahoo", "polygon")
+REPORT_EVERY = 100
 numbers = itertools.count()
+
+
+@dataclass
+class Tally:
+    """What was compared with the model, and that it is told now and then in a long run."""
+
+    histories: int = 0
+    events: int = 0
+    states: int = 0
+    reads_as_of: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def begin(self) -> None:
+        """One more history; every so many the count is printed."""
+        self.histories += 1
+        if self.histories % REPORT_EVERY == 0:
+            self.tell()
+
+    def tell(self) -> None:
+        """Print it."""
+        print(
+            f"{self.histories} histories of {self.events} events: {self.states} states and {self.reads_as_of} reads "
+            f"as of a past moment compared in {time.monotonic() - self.started:.0f} s",
+            flush=True,
+        )
 
 
 class Crash(Exception):
@@ -50,7 +78,9 @@ pages = st.one_of(
 )
 
 
-def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> type[RuleBasedStateMachine]:
+def machine(
+    make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> type[RuleBasedStateMachine]:
     """The state machine over a database; every run works on a symbol of its own."""
 
     class History(RuleBasedStateMachine):
@@ -63,6 +93,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
             self.model, self.moment = Model(), 0
             self.snapshots: list[tuple[int, Any, pl.DataFrame]] = []
             self.changed = False
+            tally.begin()
 
         @rule(source=st.sampled_from(SOURCES), page=pages, data=st.data())
         def offered(self, source: str, page: list[int], data: st.DataObject) -> None:
@@ -116,7 +147,8 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
                     self.desk.offer(rows, source, clock=lambda: self.desk.now + timedelta(seconds=1))
                     completed = True
                 except Crash:
-                    pass
+                    tally.events += 1
+                    self.changed = True  # to look that nothing of it stayed
             if completed:  # fewer steps than that: then it was an ordinary write
                 self.moment += 1
                 for position in page:
@@ -129,6 +161,8 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         @rule(data=st.data())
         def read_as_of(self, data: st.DataObject) -> None:
             _, moment, then = data.draw(st.sampled_from(self.snapshots))
+            tally.events += 1
+            tally.reads_as_of += 1
             assert_frame_equal(content(self.desk.known(moment)), content(then), check_exact=True)
 
         @invariant()
@@ -136,6 +170,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
             if not self.changed:
                 return
             self.changed = False
+            tally.states += 1
             found = self.desk.present()
             expected = [
                 (self.desk.at(p), v.value[0], v.value[1], v.source, self.model.revision(p, self.moment))
@@ -148,6 +183,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
         def teardown(self) -> None:
             # Kept up to date by ripples, or computed from scratch in one piece: the same bits, then and now.
             for _, moment, then in self.snapshots[-1:] + self.snapshots[:-1][:: max(1, len(self.snapshots) // 3)]:
+                tally.reads_as_of += 1
                 assert_frame_equal(content(self.desk.known(moment)), content(then), check_exact=True)
 
         def _offer(self, source: str, said: dict[int, tuple[str, bool]]) -> list[str]:
@@ -171,6 +207,7 @@ def machine(make_desk: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> t
 
         def _remember(self) -> None:
             self.changed = True
+            tally.events += 1
             self.snapshots.append((self.moment, self.desk.now, self.desk.present()))
 
     return History
@@ -182,10 +219,11 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
         yield monkeypatch
 
 
-def run(new_desk: Any, database: Any, examples: int, length: int) -> None:
+def run(new_desk: Any, database: Any, examples: int, length: int) -> Tally:
+    tally = Tally()
     with patched() as monkeypatch:
         run_state_machine_as_test(
-            machine(new_desk, database, monkeypatch),
+            machine(new_desk, database, monkeypatch, tally),
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=length,
@@ -196,13 +234,18 @@ def run(new_desk: Any, database: Any, examples: int, length: int) -> None:
                 phases=(Phase.explicit, Phase.reuse, Phase.generate),
             ),
         )
+    return tally
 
 
 def test_random_histories(new_desk: Any, database: Any) -> None:
-    run(new_desk, database, examples=25, length=12)
+    tally = run(new_desk, database, examples=25, length=12)
+    assert tally.histories >= 25
+    assert min(tally.states, tally.reads_as_of) > 0
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("part", range(4))
 def test_thousands_of_random_histories(new_desk: Any, database: Any, part: int) -> None:
-    run(new_desk, database, examples=500, length=10)
+    tally = run(new_desk, database, examples=500, length=10)
+    tally.tell()
+    assert tally.histories >= 500

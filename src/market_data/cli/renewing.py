@@ -11,7 +11,7 @@ from market_data.cli.progress import counted
 
 
 def recompute(context: typer.Context, as_json: Json = False) -> None:
-    """Renew features that were computed under another definition, or whose inputs arrived later; nothing else.
+    """Renew features and checks made under another definition, or whose inputs arrived later; nothing else.
 
     Resumable: each chunk commits on its own, a second run finds nothing to do.
     """
@@ -32,4 +32,4 @@ def recompute(context: typer.Context, as_json: Json = False) -> None:
     elif candles:
         say(f"{candles:,} candles looked at, {changed:,} renewed")
     else:
-        say("nothing to renew: every feature follows from what is stored, as defined now")
+        say("nothing to renew: all features and checks follow from what is stored, as defined now")

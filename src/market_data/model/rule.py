@@ -9,13 +9,14 @@ from enum import StrEnum
 import polars as pl
 
 from market_data.model.dataset import CANDLES, Dataset
+from market_data.model.fingerprint import fingerprint
 
 
 class Severity(StrEnum):
     """What happens to a row that breaks a rule."""
 
     REJECT = "reject"
-    """Quarantined, never stored as good. Looks at the row alone."""
+    """Quarantined, never stored as good. Looks at the row alone. Rows stored before there was the rule are noted."""
     NOTE = "note"
     """Stored with a lower score, the rule named in validation_notes. May look back along the series."""
 
@@ -30,6 +31,8 @@ class Rule:
     lookback: int
     doc: str
     dataset: Dataset = CANDLES
+    version: str = ""
+    """12 hex digits that change with the rule's code and constants, not with comments or docstrings."""
 
 
 def rule(
@@ -49,6 +52,14 @@ def rule(
         if not doc:
             raise TypeError(f"rule {expression.__name__} has no docstring")
         name = expression.__name__
-        return Rule(name=name, expression=expression(), severity=severity, lookback=lookback, doc=doc, dataset=dataset)
+        return Rule(
+            name=name,
+            expression=expression(),
+            severity=severity,
+            lookback=lookback,
+            doc=doc,
+            dataset=dataset,
+            version=fingerprint(expression, severity.value, lookback),
+        )
 
     return declare

@@ -66,8 +66,9 @@ class Shelves:
 
     @cached_property
     def version(self) -> str:
-        """Changes with the definition of any feature: rows computed under another version are stale."""
-        return sha256(" ".join(f"{f.name}={f.version}" for f in self.features).encode()).hexdigest()[:12]
+        """Changes with the definition of any feature or rule of candles: rows derived under another are stale."""
+        versions = [f"{f.name}={f.version}" for f in self.features] + [f"{r.name}={r.version}" for r in self.rules]
+        return sha256(" ".join(versions).encode()).hexdigest()[:12]
 
     def history(self) -> dict[str, timedelta]:
         """How much of each own-clock dataset the features look back on."""
@@ -110,7 +111,7 @@ def derive(
     seen = doubles_of(joined).with_columns(previous_expected=previous_expected(series, rows))
     applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
     values = evaluate(shelves.features, window_of(series, seen, observations))
-    notes = broken_rules(seen, shelves.noting)
+    notes = _broken(series, seen, shelves)
     scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))
     texts = _validation_notes(notes, rows["notes"])
     return pl.concat(
@@ -130,6 +131,12 @@ def derive(
         ],
         how="horizontal",
     )
+
+
+def _broken(series: Series, seen: pl.DataFrame, shelves: Shelves) -> pl.Series:
+    """Per row the rules it breaks; a rejecting one only where the row was stored before there was the rule."""
+    as_offered = seen.with_columns(asset_class=pl.lit(series.asset_class.value), first_of_timestamp=pl.lit(value=True))
+    return broken_rules(as_offered, shelves.rules)
 
 
 def doubles_of(joined: pl.DataFrame) -> pl.DataFrame:
@@ -172,7 +179,7 @@ def _scores(
 ) -> pl.DataFrame:
     share = _completeness(series, seen, observations)
     # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
-    passed = pl.Series(1.0 - notes.list.len().to_numpy() / max(checks, 1))
+    passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(checks, 1), 0.0))
     return pl.DataFrame(
         {
             "quality_score": quality.score(

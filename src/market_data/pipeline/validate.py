@@ -115,18 +115,14 @@ def _broken(rows: pl.DataFrame, rejecting: Sequence[Rule]) -> pl.Series:
 
 def broken_rules(rows: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
     """Per row the names of the rules it breaks, in the order of `rules`; an empty list when none."""
-    empty = pl.lit([], pl.List(pl.String))
+    nothing = pl.Series("rules", [[]], pl.List(pl.String))
     if not rules:
-        return pl.Series("rules", [[]] * rows.height, pl.List(pl.String))
-    names = [
-        pl.when(~rule.expression.fill_null(value=True)).then(pl.lit(rule.name)).alias(f"rule_{rule.name}")
-        for rule in rules
-    ]
-    broken = rows.select(names)
-    # Most rows break none, and lists are dear: they are made only where there is something to name.
-    flawed = broken.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
-    if not flawed.any():
-        return pl.Series("rules", [[]], pl.List(pl.String)).new_from_index(0, rows.height)
-    return broken.select(
-        pl.when(flawed).then(pl.concat_list(pl.all()).list.drop_nulls()).otherwise(empty).alias("rules")
-    ).to_series()
+        return nothing.new_from_index(0, rows.height)
+    fine = rows.select(rule.expression.fill_null(value=True).alias(rule.name) for rule in rules)
+    # Most rows break none, and texts and lists are dear: they are made only where there is something to name.
+    flawed = ~fine.select(pl.all_horizontal(pl.all())).to_series()
+    names = fine.filter(flawed).select(
+        pl.concat_list(pl.when(~pl.col(rule.name)).then(pl.lit(rule.name)) for rule in rules).list.drop_nulls()
+    )
+    lists = pl.concat([nothing, names.to_series()])
+    return lists.gather(flawed.cum_sum() * flawed).alias("rules")
