@@ -1,10 +1,8 @@
 """Documentation names what exists and everything that exists: links, commands, targets, settings, shelves."""
 
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import typer
@@ -16,15 +14,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 every_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def commands() -> set[str]:
@@ -74,16 +63,10 @@ def test_the_readme_names_the_plain_settings_of_this_version() -> None:
     assert named <= set(PLAIN_NAMES)
 
 
-@pytest.mark.parametrize("page", ["rules.md", "features.md"])
-def test_the_reference_is_what_is_declared(page: str) -> None:
-    written = {path.name: text for path, text in script("write_reference").pages().items()}
-    assert (ROOT / "docs" / "reference" / page).read_text() == written[page], "run `make docs`"
-
-
 def test_decisions_are_numbered_without_repetition() -> None:
-    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("0*.md")]
     assert len(numbers) == len(set(numbers))
-    for path in (ROOT / "docs" / "decisions").glob("*.md"):
+    for path in (ROOT / "docs" / "decisions").glob("0*.md"):
         assert re.match(rf"# {int(path.name[:4])}\. \S", path.read_text()), path.name
 
 

@@ -28,3 +28,5 @@ class BinanceSettings(ProviderSettings):
     """Spot streams."""
     api_key: SecretStr | None = None
     """Sent where an endpoint may ask for it; none that is used here needs one today."""
+    api_secret: SecretStr | None = None
+    """Taken with the key, so that both may be set as Binance gives them; nothing here signs requests."""
