@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -27,13 +28,18 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the folder of this run's servers; the workers of pytest-xdist inherit it.
+    """Watch the logs for secrets, and choose the folder of this run's servers; pytest-xdist's workers inherit it.
 
     Not under pytest's own: every other pytest that starts closes that one to other accounts, and when we are root the
     servers run under another account.
     """
     if not hasattr(config, "workerinput"):
         os.environ[SERVERS] = tempfile.mkdtemp(prefix="market-data-tests-")
+    spec = importlib.util.spec_from_file_location("secrets_in_logs", Path(__file__).with_name("secrets_in_logs.py"))
+    assert spec and spec.loader
+    watching = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(watching)
+    config.pluginmanager.register(watching, "secrets-in-logs-of-programs")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -39,7 +39,7 @@ async def opened(database_url: str, sandbox: Sandbox, now: datetime = NOW, **set
     values = {
         **sandbox.urls,
         "database.url": database_url,
-        "providers.polygon.api_key": "sandbox",
+        "providers.polygon.api_key": "planted-polygon-secret",
         "providers.polygon.requests_per_minute": 60_000,
         "providers.yahoo.requests_per_minute": 60_000,
         "providers.binance.requests_per_minute": 60_000,

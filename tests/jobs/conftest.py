@@ -16,7 +16,7 @@ from market_data.sandbox import Sandbox
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 FAST = {
     "pipelines.backfill_requests_per_minute": 60_000,
-    "providers.polygon.api_key": "sandbox",
+    "providers.polygon.api_key": "planted-polygon-secret",
     "providers.polygon.requests_per_minute": 60_000,
     "providers.yahoo.requests_per_minute": 60_000,
     "providers.binance.requests_per_minute": 60_000,

@@ -44,7 +44,7 @@ SETTINGS: dict[str, Any] = {
     "enrichment.max_retries": 10_000,
     "jobs.retry_seconds": 0,
     "jobs.heartbeat_seconds": 0.5,
-    "providers.polygon.api_key": "sandbox",
+    "providers.polygon.api_key": "planted-polygon-secret",
     **{
         f"providers.{name}.{key}": value
         for name in ("binance", "polygon", "yahoo")

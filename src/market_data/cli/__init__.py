@@ -3,6 +3,11 @@
 
 def main() -> None:
     """Runs the program with the arguments of the process and exits with its code."""
+    import sys
+
+    from market_data.cli.title import hide_database_url
+
+    hide_database_url(sys.argv[1:])
     from market_data.cli.app import app  # what is imported here delays nothing that only wants the package
 
     app(prog_name="market-data")

@@ -83,3 +83,22 @@ def test_wrong_usage_says_what_to_do(command: list[str], arguments: list[str], w
     done = run(*command, *arguments)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert words in done.stderr
+
+
+def test_the_title_of_the_process_holds_no_password(database_url: str) -> None:
+    url = f"{database_url} password=planted-database-secret"
+    command = [*PROGRAM, "--database-url", url, "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ) as serving:
+        overdue = threading.Timer(120, serving.kill)
+        overdue.start()
+        try:
+            assert serving.stderr is not None
+            next(line for line in serving.stderr if "serving on" in line)
+            title = Path(f"/proc/{serving.pid}/cmdline").read_bytes()
+        finally:
+            overdue.cancel()
+            serving.terminate()
+            rest = serving.stderr.read() if serving.stderr else ""
+    assert b"--database-url *** serve --port 0" in title
+    assert b"planted-database-secret" not in title
+    assert "planted-database-secret" not in rest

@@ -28,7 +28,7 @@ async def test_all_tell_the_same(database_url: str, opening: Callable[..., Abstr
         with Sandbox(now=NOW, limits=False, faults=faults) as sandbox:
             urls = {key.replace(".", "__"): value for key, value in sandbox.urls.items()}
             quick = {f"providers__{name}__max_retries": 0 for name in ("binance", "polygon", "yahoo")}
-            key = {"providers__polygon__api_key": "sandbox"}
+            key = {"providers__polygon__api_key": "planted-polygon-secret"}
             with opening(database_url, lambda: NOW, **urls, **quick, **key) as (served, asking):
                 await served.app.enricher.enrich([BTC], [Timeframe.H1, Timeframe.D1], *span)
                 await served.app.disconnect()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from market_data.api.app import create_api
@@ -203,3 +205,41 @@ def test_no_secret_gets_into_logs_errors_or_metrics(
     said += [asking.get("/readyz", headers=bearer(token[:-2])).text, asking.get("/metrics", headers=bearer(token)).text]
     secret = token.rsplit("_", 1)[1][:-2]
     assert secret not in caplog.text + "".join(said)
+
+
+def test_a_connection_that_dawdles_is_closed(
+    filled: Any, reaching: Callable[[Any], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("market_data.api.listening.HEAD_SECONDS", 0.5)
+    head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with reaching(filled) as url:
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(place, 10) as silent, socket.create_connection(place, 10) as slow:
+            slow.sendall(head)
+            assert (silent.recv(100), slow.recv(100)) == (b"", b"")
+        # The second request of a connection has no more time than the first.
+        with socket.create_connection(place, 10) as again:
+            again.sendall(head + b"\r\n")
+            assert b"alive" in again.recv(10_000)
+            again.sendall(head)
+            assert again.recv(100) == b""
+        with httpx.Client(base_url=url) as client:
+            assert [client.get("/healthz").status_code for _ in range(3)] == [200] * 3
+
+
+def test_a_head_without_end_is_refused(filled: Any, reaching: Callable[[Any], AbstractContextManager[str]]) -> None:
+    with reaching(filled) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 10) as asker:
+        asker.sendall(b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 200_000)
+        assert asker.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_a_query_that_takes_too_long_is_given_up(
+    database_url: str, clock: Any, opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from market_data.storage.tallies import Tallies
+
+    with opening(database_url, clock, api__query_seconds=0.2) as (served, asking):
+        monkeypatch.setattr(Tallies, "backfills", lambda _: served.database.rows("SELECT pg_sleep(60)"))
+        answer = asking.get("/api/v1/enrichment/metrics")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "pg_sleep" not in answer.text
