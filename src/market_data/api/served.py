@@ -24,6 +24,8 @@ from market_data.storage.tallies import Tallies
 from market_data.storage.windows import Windows
 
 POOL_SIZE: Final = 8
+# Whoever asks is better told soon that the database is away.
+WAIT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ class Served:
 def serving(app: App, *, listens_beyond: bool = False) -> Iterator[Served]:
     """The program ready to be served, with connections of its own that give up after the configured time."""
     limits = app.settings.api
-    with Database(app.database.conninfo, pool_size=POOL_SIZE, statement_seconds=limits.query_seconds) as database:
+    with Database(
+        app.database.conninfo,
+        pool_size=POOL_SIZE,
+        statement_seconds=limits.query_seconds,
+        wait_seconds=WAIT_SECONDS,
+    ) as database:
         yield Served(app, database, listens_beyond)
 
 

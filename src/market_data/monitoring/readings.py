@@ -19,6 +19,8 @@ from market_data.storage.workers import live_workers, worst_breakers
 
 # A worker reports every few seconds; one silent for longer is gone.
 WORKER_SILENT: Final = timedelta(seconds=60)
+# A database that takes longer to answer is away.
+PROBE_SECONDS: Final = 2
 LOG_WINDOW: Final = timedelta(hours=24)
 QUALITY_WINDOW: Final = timedelta(days=7)
 
@@ -90,6 +92,7 @@ class Observer:
         Raises:
             MarketDataError: when the database cannot be asked.
         """
+        self.database.probe(PROBE_SECONDS)
         now, tallies = self.clock(), self.tallies
         workers = live_workers(self.database, now - WORKER_SILENT)
         return Readings(

@@ -32,6 +32,8 @@ READERS: Final = 4
 LOCK_SECONDS: Final = 30.0
 STATEMENT_SECONDS: Final = 600.0
 CONNECT_SECONDS: Final = 10
+# Whoever gets no connection for so long is told that the database is away.
+WAIT_SECONDS: Final = 30.0
 OLDEST_SERVER: Final = 150000
 ATTEMPTS: Final = 8
 _PLACE: Final = re.compile(r"%(?:\((?P<name>\w+)\))?s|%%")
@@ -53,6 +55,7 @@ class Database:
         pool_size: int = POOL_SIZE,
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self.server = server
         self._conninfo = conninfo
@@ -64,9 +67,9 @@ class Database:
             "SET client_min_messages = 'warning'",
         )
         self._probe_until_alive()
-        self._pool = self._open_pool(1, pool_size)
+        self._pool = self._open_pool(1, pool_size, wait_seconds)
         # Apart, so that writers who read inside their transaction never wait for one another's connection.
-        self._readers = self._open_pool(0, READERS)
+        self._readers = self._open_pool(0, READERS, WAIT_SECONDS)
 
     @classmethod
     def open(
@@ -187,17 +190,31 @@ class Database:
             cursor.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
+    def probe(self, seconds: int = CONNECT_SECONDS) -> None:
+        """Connect once, apart from the pool, which would try for longer.
+
+        Raises:
+            MarketDataError: when the server does not answer within so many seconds (2 at least, by libpq).
+        """
+        conninfo = self._conninfo()
+        with (
+            translated(conninfo),
+            psycopg.connect(conninfo, connect_timeout=seconds, autocommit=True) as connection,
+        ):
+            if connection.info.server_version < OLDEST_SERVER:
+                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 15 is needed.")
+
     def conninfo(self) -> str:
         """The connection string for another driver; holds the password, so never print it."""
         return self._conninfo()
 
-    def _open_pool(self, least: int, most: int) -> psycopg_pool.ConnectionPool[Connection]:
+    def _open_pool(self, least: int, most: int, wait_seconds: float) -> psycopg_pool.ConnectionPool[Connection]:
         return psycopg_pool.ConnectionPool(
             self._conninfo,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
             min_size=least,
             max_size=most,
-            timeout=3 * CONNECT_SECONDS,
+            timeout=wait_seconds,
             configure=self._configure,
             check=psycopg_pool.ConnectionPool.check_connection,
             open=True,
@@ -220,22 +237,12 @@ class Database:
         """A server that was killed a moment ago may still look alive; the embedded one is revived on asking again."""
         for pause in (0.05, 0.1, 0.2):
             try:
-                return self._probe()
+                return self.probe()
             except DatabaseUnavailable:
                 if self.server is None:
                     raise
             time.sleep(pause)
-        return self._probe()
-
-    def _probe(self) -> None:
-        """Connect once by ourselves: the pool would hide why it fails and try for half a minute."""
-        conninfo = self._conninfo()
-        with (
-            translated(conninfo),
-            psycopg.connect(conninfo, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection,
-        ):
-            if connection.info.server_version < OLDEST_SERVER:
-                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 15 is needed.")
+        return self.probe()
 
 
 def _with_values(query: str, params: Parameters) -> str:
