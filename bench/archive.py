@@ -100,7 +100,7 @@ def _child(folder: str, mirror: str) -> None:
         values = {
             **sandbox.urls,
             "providers.binance.archive_url": f"http://127.0.0.1:{files.server_port}",
-            "database.data_dir": folder,
+            "database.data_dir": f"{folder}/data",
             "database.sandbox": True,
         }
         settings = load_settings(environ={}, overrides={key: (value, "the benchmark") for key, value in values.items()})

@@ -67,7 +67,7 @@ def _child(folder: str) -> None:
     with Sandbox(now=NOW, limits=False) as sandbox:
         values = {
             **sandbox.urls,
-            "database.data_dir": folder,
+            "database.data_dir": f"{folder}/data",  # the sandbox puts its data beside it
             "database.sandbox": True,
             "providers.binance.requests_per_minute": 60_000,
         }
