@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def test_a_file_that_is_not_one_is_named(tmp_path: Path) -> None:
             open_shelves([path])
     with pytest.raises(ConfigError, match=r"gone\.py is not a Python file"):
         open_shelves([tmp_path / "gone.py"])
+
+
+def test_the_example_of_the_howto_keeps_the_laws(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "add-a-feature.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "momentum.py"
+    path.write_text(example)
+    (momentum,) = features_of(path)
+    assert (momentum.name, violations(momentum)) == ("momentum_5", [])
 
 
 def test_two_files_with_the_same_name(tmp_path: Path) -> None:

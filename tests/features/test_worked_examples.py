@@ -195,6 +195,12 @@ def test_trend_direction(last, expected):
     assert value("trend_direction", close=[100.0] * 19 + [last]) == [None] * 19 + [expected]
 
 
+def test_trend_direction_at_the_edges_is_neutral():
+    # Mean (18 * 100 + 99 + 101)/20 = 100: 101 is not more than 1.01 * 100, 99 not less than 0.99 * 100.
+    assert value("trend_direction", close=[100.0] * 18 + [99, 101])[-1] == "neutral"
+    assert value("trend_direction", close=[100.0] * 18 + [101, 99])[-1] == "neutral"
+
+
 @pytest.mark.parametrize(
     ("high", "low", "expected"),
     [(12, 11, "bullish"), (9, 8, "bearish"), (12, 8, "range"), (10, 9, "range"), (12, 9, "range"), (None, 11, None)],
