@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "faults.md"
 
 if __name__ == "__main__":
-    tests = ["-q", "-s", "-n", "0", "tests/faults/test_matrix.py", "-k", "test_fault"]
+    tests = ["-q", "-s", "-n", "0", "tests/faults/test_matrix.py", "-k", "test_fault", "-m", "prove or not prove"]
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)

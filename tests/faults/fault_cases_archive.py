@@ -103,6 +103,7 @@ def doubled(request: httpx.Request, honest: httpx.Response) -> httpx.Response:
 MICROS = [[row[0] * 1000, *row[1:6], row[6] * 1000 + 999, *row[7:]] for row in rows_of(MIDDLE)]
 FOREIGN = HEADER.replace("open,high,low,close", "close,high,low,open")
 SHUFFLED = [[row[0], row[4], row[2], row[3], row[1], *row[5:]] for row in rows_of(MIDDLE)]
+HOURLY = [BINANCE.kline(int(MIDDLE.timestamp()) + 3600 * number, 3600) for number in range(24)]
 NEXT_DAY = rows_of(MIDDLE + DAY)[:10]
 BAD_ROW = [*rows_of(MIDDLE)[:10], rows_of(MIDDLE)[10][:5], *rows_of(MIDDLE)[11:]]
 NEGATIVE = [[*row[:3], "-1", *row[4:]] if number == 7 else row for number, row in enumerate(rows_of(MIDDLE))]
@@ -132,6 +133,7 @@ CASES = [
     case("columns in another order under their header", stored=REPLACED, content=text(SHUFFLED, FOREIGN), note=REFUSED),
     case("more columns than promised", stored=WHOLE,
          content=text([[*row, "new"] for row in rows_of(MIDDLE)], HEADER.replace("\n", ",new\n"))),
+    case("candles of another interval", stored=REPLACED, content=text(HOURLY), note=REFUSED),
     case("a row cut short", stored=REPLACED, content=text(BAD_ROW), note=REFUSED),
     case("rows of the next day too", stored=WHOLE, content=text([*rows_of(MIDDLE), *NEXT_DAY])),
     case("rows in the wrong order", stored=WHOLE, content=text(rows_of(MIDDLE)[::-1])),

@@ -146,6 +146,9 @@ BODIES = [
     always("a word where a price should be", acts.document(with_row(3, _4="one")), "MalformedPayload"),
     always("a row with too few values", acts.document(lambda rows: [*rows[:3], rows[3][:5], *rows[4:]]),
            "MalformedPayload"),
+    always("candles of another interval", acts.document(lambda rows: [
+        [*row[:6], row[6] + 3 * 3_600_000, *row[7:]] for row in rows
+    ]), "MalformedPayload"),
     always("a page of a million rows", acts.answering(200, b"[" + b",".join([ROW] * 10**6) + b"]"), "MalformedPayload"),
     harmless("wrong content type", acts.typed("text/html; charset=utf-8")),
     harmless("byte order mark", acts.body(lambda text: b"\xef\xbb\xbf" + text)),

@@ -92,6 +92,8 @@ CASES = [
     always("429 as HTML, always", acts.answering(429, "Edge: Too Many Requests"), "RateLimited", waited=14),
     always("outage page with 200", acts.answering(200, OUTAGE), "ProviderUnavailable", waited=14),
     once("outage page with 200, once", acts.answering(200, OUTAGE), waited=2),
+    always("redirect to the consent page",
+           acts.answering(302, b"", location="https://guce.yahoo.com/consent?brandType=eu"), "GeoBlocked"),
     always("consent page with 200", acts.answering(200, acts.HTML), "MalformedPayload"),
     always("422 range text", refusal(422, "Unprocessable Entity", RANGE), "UnsupportedRequest"),
     always("404 possibly delisted", refusal(404, "Not Found", "No data found, symbol may be delisted"),

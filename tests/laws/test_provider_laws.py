@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,16 @@ import polars as pl
 import pytest
 
 from market_data import providers
-from market_data.model.dataset import CANDLES
-from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
+from market_data.model.dataset import CANDLES, INSTRUMENTS
+from market_data.model.errors import (
+    MalformedPayload,
+    MarketDataError,
+    PermanentError,
+    ProviderUnavailable,
+    RateLimited,
+    UnknownInstrument,
+    UnsupportedRequest,
+)
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.model.session import grid
@@ -78,6 +87,11 @@ async def candles(
     return pl.concat(frames)
 
 
+async def listed(provider: Provider, fake: Any) -> pl.DataFrame:
+    pages = provider.fetch(INSTRUMENTS, fake.KNOWN, fake.LISTED, fake.NOW, now=fake.NOW)
+    return pl.concat([INSTRUMENTS.empty(), *[page.frame async for page in pages]])
+
+
 def run(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
@@ -128,6 +142,10 @@ def test_symbol_round_trip(name: str) -> None:
     provider, _ = build(name, fake.Source())
     listing = run(provider.resolve(fake.KNOWN))
     assert (listing.instrument, listing.provider, listing.raw_symbol) == (fake.KNOWN, name, fake.RAW_SYMBOL)
+    if provider.capability(INSTRUMENTS, fake.KNOWN, None) is not None:
+        # And back: the source's own list names the instrument that its symbol stands for.
+        rows = run(listed(provider, fake)).filter(pl.col("raw_symbol") == listing.raw_symbol)
+        assert set(rows.select("symbol", "asset_class").rows()) == {(fake.KNOWN.symbol, fake.KNOWN.asset_class.value)}
 
 
 @each_provider
@@ -164,6 +182,69 @@ def test_garbage_is_malformed_and_never_empty(name: str, number: int) -> None:
     provider, _ = build(name, source)
     with pytest.raises(MalformedPayload):
         run(candles(provider, *fake.CASES[0], now=fake.NOW))
+
+
+class Recorded:
+    """Passes requests on and keeps the answers; `altered` takes the place of the one to `url`."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+        self.answers: list[tuple[str, bytes]] = []
+        self.url = ""
+        self.altered: Callable[[bytes], httpx.Response] | None = None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer: httpx.Response = self.source(request)
+        self.answers.append((str(request.url), answer.content))
+        if self.altered is not None and str(request.url) == self.url:
+            return self.altered(answer.content)
+        return answer
+
+
+def recorded(name: str) -> Recorded:
+    """A source whose candles were fetched once; `url` is the address of the page that holds the most of them."""
+    fake = LOADED[name]
+    source = Recorded(fake.Source())
+    if not hasattr(source.source, "override") or not LOADED[name].GARBAGE:
+        pytest.skip(f"{name} is no source on the network")
+    run(candles(build(name, source)[0], *fake.CASES[0], now=fake.NOW))
+    source.url = max(source.answers, key=lambda each: len(each[1]))[0]
+    return source
+
+
+@each_provider
+def test_pages_are_asked_for_to_the_end(name: str) -> None:
+    source = recorded(name)
+    path = httpx.URL(source.url).path
+    pages = [url for url, _ in source.answers if httpx.URL(url).path.rsplit("/", 2)[0] == path.rsplit("/", 2)[0]]
+    assert len(pages) > 1, "the first case is to be longer than a page"
+
+
+@each_provider
+@pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
+def test_an_honest_body_cut_short_is_malformed(name: str, kept: float) -> None:
+    source = recorded(name)
+    source.altered = lambda body: httpx.Response(200, content=body[: int(len(body) * kept)])
+    with pytest.raises(MalformedPayload):
+        run(candles(build(name, source)[0], *LOADED[name].CASES[0], now=LOADED[name].NOW))
+
+
+BARE = {429: RateLimited, 500: ProviderUnavailable, 502: ProviderUnavailable, 503: ProviderUnavailable,
+        504: ProviderUnavailable}  # fmt: skip
+
+
+@each_provider
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 451, *BARE])
+def test_a_bare_status_is_an_error_of_its_kind_and_never_an_empty_answer(name: str, status: int) -> None:
+    """Proxies and balancers answer without the source's own words."""
+    source = recorded(name)
+    source.altered = lambda _: httpx.Response(status, html="<html>no</html>")
+    provider, http = build(name, source, max_retries=0)
+    with pytest.raises(MarketDataError) as caught:
+        run(candles(provider, *LOADED[name].CASES[0], now=LOADED[name].NOW))
+    assert isinstance(caught.value, BARE.get(status, (PermanentError, RateLimited)))
+    if isinstance(caught.value, PermanentError):
+        assert http.breaker.failures == 0, "it is an answer, and says nothing against the source"
 
 
 @each_provider

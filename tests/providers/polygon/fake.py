@@ -178,4 +178,5 @@ def tickers(params: httpx.QueryParams) -> dict[str, object]:
     if params.get("market") == "crypto":
         listed = coins if params["active"] == "true" else []
         return {"results": [coin for coin in listed if params.get("search", "") in coin["ticker"]]}
-    return {"results": [stock] if params.get("ticker") == "AAPL" and params["active"] == "true" else []}
+    asked = params.get("ticker", "AAPL") == "AAPL" and params.get("market", "stocks") == "stocks"
+    return {"results": [stock] if asked and params["active"] == "true" else []}

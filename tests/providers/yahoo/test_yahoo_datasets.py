@@ -16,7 +16,14 @@ import polars as pl
 import pytest
 
 from market_data.model.dataset import DIVIDENDS, EARNINGS, FUNDING_RATES, NEWS, OPTIONS, SPLITS, Dataset
-from market_data.model.errors import BadCredentials, MalformedPayload, RateLimited, UnsupportedRequest
+from market_data.model.errors import (
+    BadCredentials,
+    GeoBlocked,
+    MalformedPayload,
+    ProviderUnavailable,
+    RateLimited,
+    UnsupportedRequest,
+)
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.providers.yahoo import Yahoo, YahooSettings
 from market_data.providers.yahoo.companies import parse_earnings, parse_news, parse_options
@@ -160,6 +167,38 @@ def test_what_is_no_crumb(crumb: str, expected: type[Exception]) -> None:
     source.crumb = crumb
     with pytest.raises(expected):
         fetch(source, EARNINGS)
+
+
+CONSENT = "https://guce.yahoo.com/consent?brandType=nonEu&gcrumb=x"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        httpx.Response(302, headers={"Location": CONSENT}),
+        httpx.Response(200, html='<html><form method="post" action="/v2/collectConsent?sessionId=1"></form></html>'),
+    ],
+)
+def test_a_wish_for_consent_is_permanent_and_says_what_to_do(page: httpx.Response) -> None:
+    source, asked = fake.Source(), []
+
+    def european(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return page if request.url.path == "/v1/test/getcrumb" else source(request)
+
+    with pytest.raises(GeoBlocked, match=r"consent to cookies.*another source"):
+        fetch(european, EARNINGS)
+    assert asked.count("/v1/test/getcrumb") == 1, "asking again would not help"
+    # Charts need none.
+    assert fetch(european, SPLITS).height == 1
+
+
+def test_any_other_redirect_is_an_outage() -> None:
+    def moved(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": "https://portal.example/login"})
+
+    with pytest.raises(ProviderUnavailable, match="redirected to portal.example"):
+        fetch(moved, SPLITS)
 
 
 def chain(*days: int) -> dict[str, object]:

@@ -41,6 +41,14 @@ ERRORS: Final[tuple[tuple[str, type[MarketDataError]], ...]] = (
     ("BaseError", UnsupportedRequest),
 )
 
+BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
+    400: UnsupportedRequest,
+    401: BadCredentials,
+    403: NotEntitled,
+    404: UnsupportedRequest,
+    422: UnsupportedRequest,
+}
+
 
 class CcxtSettings(ProviderSettings):
     """Settings of the provider `ccxt`."""
@@ -131,6 +139,10 @@ class Exchange:
         try:
             arguments = (response.status, reason, url, "GET", dict(response.headers), text, answer, None, None)
             self.library.handle_errors(*arguments)
+            if response.status in BY_STATUS:
+                # Without a word of the exchange's own; the library would take some of these for an outage.
+                message = f"{self.source} answered {response.status}: {response.excerpt()}"
+                return BY_STATUS[response.status](message), None
             self.library.handle_http_status_code(response.status, reason, url, "GET", text)
         except Exception as error:
             return self._translated(error, response.retry_after), None

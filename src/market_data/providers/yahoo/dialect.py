@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+import httpx
+
 from market_data.model.errors import (
     BadCredentials,
+    GeoBlocked,
     MalformedPayload,
     MarketDataError,
     NotEntitled,
@@ -28,12 +31,19 @@ BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
 }
 OUTAGE_PAGE: Final = b"Will be right back"
 # The 400 for a range before the first trade: no error, there is nothing.
+# Where visitors from Europe are sent to agree to cookies (a form to be posted): a person's to give, not a program's.
+CONSENT_HOSTS: Final = ("guce.yahoo.com", "consent.yahoo.com")
+CONSENT_FORM: Final = b"collectConsent"
 NOTHING_THERE: Final = "Data doesn't exist for startDate"
 
 
 def classify(response: Response) -> MarketDataError | None:
     """The error an answer means; None when it is good."""
+    if 300 <= response.status < 400:
+        return _redirected(response)
     if response.status == 200:
+        if CONSENT_FORM in response.body[:100_000] and response.body.lstrip()[:1] == b"<":
+            return _wants_consent()
         if OUTAGE_PAGE in response.body[:10_000]:
             return ProviderUnavailable("yahoo shows its outage page")
         if response.body.lstrip()[:1] == b"<":
@@ -50,6 +60,18 @@ def classify(response: Response) -> MarketDataError | None:
     return ProviderUnavailable(message) if response.status >= 500 else UnsupportedRequest(message)
 
 
+def _redirected(response: Response) -> MarketDataError:
+    host = httpx.URL(response.headers.get("location", "")).host
+    return _wants_consent() if host in CONSENT_HOSTS else ProviderUnavailable(f"yahoo redirected to {host}")
+
+
+def _wants_consent() -> GeoBlocked:
+    return GeoBlocked(
+        "yahoo wants its European visitors' consent to cookies before it gives more than charts; this program does "
+        "not give it. Candles, dividends and splits need none; take earnings, options and news from another source"
+    )
+
+
 def _description(response: Response) -> str:
     try:
         answer: dict[str, Any] = json.loads(response.body)
@@ -60,7 +82,7 @@ def _description(response: Response) -> str:
 
 def dialect(*, browser: bool) -> Dialect:
     """How data is asked for; `browser` where the source wants to see one."""
-    return Dialect(classify=classify, browser=browser)
+    return Dialect(classify=classify, browser=browser, takes_redirects=True)
 
 
 def any_answer(*, browser: bool) -> Dialect:
