@@ -90,6 +90,9 @@ def stats(
     if as_json:
         print_json([asdict(size) for size in sizes])
         return
+    if not any(size.rows for size in sizes):
+        say("nothing is stored")
+        return
     print_rows(
         None,
         [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
 from market_data.model.errors import ConfigError
 from market_data.storage.database import Connection, Database
+
+_KIND: Final = "SELECT value #>> '{}' AS kind FROM system_state WHERE key = 'kind'"
 
 
 def read_state(connection: Connection, key: str, *, lock: bool = False) -> dict[str, Any]:
@@ -40,13 +42,15 @@ def keep_apart(database: Database, *, sandbox: bool, now: datetime) -> None:
         ConfigError: when it was marked as the other.
     """
     kind = "sandbox" if sandbox else "live"
-    with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO system_state (key, value, updated_at) VALUES ('kind', to_jsonb(%s::text), %s) "
-            "ON CONFLICT (key) DO NOTHING",
-            [kind, now],
-        )
-    marked = database.rows("SELECT value #>> '{}' AS kind FROM system_state WHERE key = 'kind'")[0]["kind"]
+    if not (found := database.rows(_KIND)):  # only then is anything written: a standby may be read from
+        with database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO system_state (key, value, updated_at) VALUES ('kind', to_jsonb(%s::text), %s) "
+                "ON CONFLICT (key) DO NOTHING",
+                [kind, now],
+            )
+        found = database.rows(_KIND)
+    marked = found[0]["kind"]
     if marked != kind:
         raise ConfigError(
             f"{database.name} holds {marked} data and cannot be opened as {kind}: "
