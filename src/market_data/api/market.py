@@ -128,6 +128,7 @@ def _serve_facts(dataset: Dataset, what: str) -> None:
         source: Source = None,
         as_of: AsOf = None,
         accept: Accept = None,
+        if_none_match: IfNoneMatch = None,
     ) -> Response:
         query = FactQuery(
             dataset=dataset,
@@ -136,14 +137,14 @@ def _serve_facts(dataset: Dataset, what: str) -> None:
             as_of=as_of,
             source=source,
         )
-        return Facts(served=served, query=query, limit=limit, cursor=cursor).answer(accepted(accept))
+        return Facts(served=served, query=query, limit=limit, cursor=cursor).answer(accepted(accept), if_none_match)
 
     router.add_api_route(
         f"/{dataset.name}/{{symbol}}",
         facts,
         name=dataset.name,
         description=what,
-        responses=_forms(FACT_PAGES[dataset.name]),
+        responses={**_forms(FACT_PAGES[dataset.name]), **_CLOSED},
     )
 
 

@@ -58,6 +58,16 @@ def page(lead: dict[str, Any], name: str, rows: pl.DataFrame, headers: dict[str,
     return Response(body, media_type=Form.JSON.value, headers=headers)
 
 
+def tag_of(content: bytes) -> str:
+    """A weak ETag that changes with the content."""
+    return f'W/"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+
+
+def known(tag: str, if_none_match: str | None) -> bool:
+    """Whether the asker has that version already."""
+    return if_none_match is not None and tag in (part.strip() for part in if_none_match.split(","))
+
+
 def download(form: Form, frames: Iterator[pl.DataFrame], name: str, headers: dict[str, str]) -> Response:
     """A streamed body; its first piece is made before the status is sent, so that what fails at once is told."""
     pieces = _made_ahead(WRITERS[form](frames))
@@ -106,7 +116,7 @@ class Candles:
         """The rows in the form asked for, or 304 when the asker has them already."""
         tag = self.tag(form, query)
         headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
-        if if_none_match and tag in (part.strip() for part in if_none_match.split(",")):
+        if known(tag, if_none_match):
             return Response(status_code=304, headers=headers)
         if form is Form.JSON:
             return self._page(headers)
@@ -121,7 +131,7 @@ class Candles:
             # What happens to a price tomorrow may be known today.
             known = self.served.windows.actions_known(self.series.instrument)
             seen = (*seen, known, self.served.now().date())
-        return f'W/"{hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()}"'
+        return tag_of(repr(seen).encode())
 
     def _page(self, headers: dict[str, str]) -> Response:
         limit = json_limit(self.limit)
@@ -198,8 +208,8 @@ class Facts:
     limit: int | None
     cursor: str | None
 
-    def answer(self, form: Form) -> Response:
-        """The rows in the form asked for."""
+    def answer(self, form: Form, if_none_match: str | None) -> Response:
+        """The rows in the form asked for, or 304 when the asker has that page of JSON already."""
         headers = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
         name = self.query.dataset.name
         instrument = self.query.instrument
@@ -217,7 +227,9 @@ class Facts:
             "count": rows.height,
             "next": encoded(rows.select(self.query.order).row(-1)) if more else None,
         }
-        return page(lead, name, rows, headers)
+        found = page(lead, name, rows, headers)
+        found.headers["ETag"] = tag = tag_of(bytes(found.body))
+        return Response(status_code=304, headers={**headers, "ETag": tag}) if known(tag, if_none_match) else found
 
     def _order_types(self) -> list[pl.DataType]:
         return [self.query.dataset.schema.get(name, pl.String()) for name in self.query.order]

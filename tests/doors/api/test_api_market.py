@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -96,6 +98,38 @@ def test_what_is_known_already_is_not_sent_again(asking: Any) -> None:
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     other = asking.get("/api/v1/market/features/BTC/1h", params={"limit": 6}, headers={"If-None-Match": tag})
     assert other.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["market/candles/BTC/1h", "market/features/BTC/1h"])
+def test_closed_history_has_a_tag_that_lasts_until_it_changes(
+    database_url: str, clock: Any, opening: Callable[..., AbstractContextManager[Any]], filling: Any, path: str
+) -> None:
+    past = {"start": "2026-02-20", "end": "2026-02-21"}
+    with opening(database_url, clock) as (served, asking):
+        filling(served.app)
+        tags = {
+            form: asking.get(f"/api/v1/{path}", params=past, headers={"Accept": form}).headers["etag"]
+            for form in ("application/json", ARROW, "text/csv", "application/vnd.apache.parquet")
+        }
+        # A form is no other form's version.
+        assert len(set(tags.values())) == len(tags)
+        clock.now += timedelta(days=1)
+
+        def again(form: str) -> int:
+            headers = {"Accept": form, "If-None-Match": tags[form]}
+            return asking.get(f"/api/v1/{path}", params=past, headers=headers).status_code
+
+        assert [again(form) for form in tags] == [304] * 4
+        served.app.database.rows("UPDATE series_moments SET moment = moment + interval '1 second'")
+        assert [again(form) for form in tags] == [200] * 4
+
+
+def test_a_page_of_facts_is_not_sent_again(asking: Any) -> None:
+    first = asking.get("/api/v1/market/trades/BTC", params={"limit": 5})
+    headers = {"If-None-Match": f'"other", {first.headers["etag"]}'}
+    again = asking.get("/api/v1/market/trades/BTC", params={"limit": 5}, headers=headers)
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert asking.get("/api/v1/market/trades/BTC", params={"limit": 6}, headers=headers).status_code == 200
 
 
 def test_facts_come_in_pages(asking: Any) -> None:
