@@ -63,6 +63,7 @@ bench: $(BENCH_STAMP) ## measure; prints a table and writes bench/results.json
 reference: $(DEV_STAMP) ## regenerate docs/reference from the program
 	@$(BIN)/python tools/write_reference.py
 	@$(BIN)/python tools/write_alert_rules.py
+	@$(BIN)/python tools/write_dashboard.py
 
 docs: reference ## regenerate docs/reference, build the site of the documentation into site/
 	@$(BIN)/zensical build --strict --clean

@@ -77,7 +77,7 @@ class Webhook:
         return None if answer.is_success else f"answered {answer.status_code}"
 
 
-class Service:
+class Apprised:
     """Any service that Apprise speaks to."""
 
     def __init__(self, key: str, name: str, url: SecretStr) -> None:
@@ -122,4 +122,4 @@ def _target(number: int, url: SecretStr) -> Target:
         raise ConfigError(
             f"{SETTING}: target {name} needs Apprise: pip install 'market-data-platform[notify]', or use a webhook"
         )
-    return Service(key, name, url)
+    return Apprised(key, name, url)
