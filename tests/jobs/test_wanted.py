@@ -25,12 +25,12 @@ def day(number: int) -> datetime:
     return datetime(2024, 3, number, tzinfo=UTC)
 
 
-def went_through(database: Database, start: datetime, until: datetime) -> None:
+def went_through(database: Database, start: datetime, until: datetime, at: datetime | None = None) -> None:
     with database.transaction() as connection:
         connection.execute(
             "INSERT INTO backfill_state (symbol, asset_class, dataset, backfill_job_id, start_date, end_date, "
-            "last_successful_date) VALUES ('KO', 'stock', 'dividends', %s, %s, %s, %s)",
-            [uuid4(), start, until, until],
+            "last_successful_date, updated_at) VALUES ('KO', 'stock', 'dividends', %s, %s, %s, %s, %s)",
+            [uuid4(), start, until, until, at or until],
         )
 
 
@@ -55,6 +55,18 @@ def test_a_dataset_is_asked_for_where_nobody_asked(
     span = TimeRange(day(1), day(20))
     assert uncollected(database, DIVIDENDS, KO, span) == (left and TimeRange(day(left[0]), day(left[1])))
     assert uncollected(database, SPLITS, KO, span) == span
+
+
+def test_what_lay_ahead_is_asked_for_again(database: Database) -> None:
+    went_through(database, day(1), day(20), at=day(8))
+    assert uncollected(database, DIVIDENDS, KO, TimeRange(day(1), day(25))) == TimeRange(day(8), day(25))
+    # One that has begun and noted nothing yet.
+    with database.transaction() as connection:
+        connection.execute("UPDATE backfill_state SET last_successful_date = NULL")
+    assert uncollected(database, DIVIDENDS, KO, TimeRange(day(1), day(25))) == TimeRange(day(1), day(25))
+    # All of it lay ahead.
+    went_through(database, day(10), day(30), at=day(9))
+    assert uncollected(database, DIVIDENDS, KO, TimeRange(day(10), day(30))) == TimeRange(day(10), day(30))
 
 
 def test_candles_are_asked_for_where_the_ledger_is_silent(database: Database) -> None:

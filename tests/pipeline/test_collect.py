@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from market_data.bootstrap import open_shelves
 from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, Dataset
-from market_data.model.errors import ProviderUnavailable, UnsupportedRequest
+from market_data.model.errors import MalformedPayload, ProviderUnavailable, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
@@ -187,3 +187,26 @@ def test_rows_of_another_definition_are_stale_until_renewed(database: Database) 
     assert recomputation.note_stale() == 0
     assert sum(step.changed for step in recomputation.run()) == stale
     assert recomputation.note_stale() == 0
+
+
+DOWN, GARBLED = ProviderUnavailable("down"), MalformedPayload("cut short")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "inserted", "error"),
+    [
+        # One that was not reached may have what the other lacks; an earlier answer was that everything was there.
+        (Scripted({}, DOWN), Scripted({}), 0, DOWN),
+        (Scripted({}, GARBLED), Scripted({}), 0, GARBLED),
+        (Scripted({"funding_rates": funding(5)}, DOWN), Scripted({}), 15, DOWN),
+        (Scripted({"funding_rates": funding(5)}, DOWN), Scripted({"funding_rates": funding(30)}), 90, None),
+        # What will not serve it is no reason to doubt the one that does.
+        (Scripted({}, UnknownInstrument("not listed")), Scripted({}), 0, None),
+        (Scripted({}), Scripted({}), 0, None),
+    ],
+)
+async def test_nothing_from_one_source_does_not_make_up_for_another_that_failed(
+    database: Database, first: Scripted, second: Scripted, inserted: int, error: Exception | None
+) -> None:
+    collected = await collector(database, first, second).collect(FUNDING_RATES, BTC, SPAN)
+    assert (collected.counts.inserted, collected.error) == (inserted, error)

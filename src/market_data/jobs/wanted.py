@@ -32,17 +32,21 @@ def unasked(database: Database, series: Series, span: TimeRange, now: datetime) 
 
 
 def uncollected(database: Database, dataset: Dataset, instrument: Instrument, span: TimeRange) -> TimeRange | None:
-    """The part of a span that no backfill of a dataset has been through; None when all of it was."""
+    """The part of a span that no backfill of a dataset has been through; None when all of it was.
+
+    What lay ahead when a backfill went through it is asked for again: more may have been announced since.
+    """
     rows = database.rows(
-        "SELECT start_date, last_successful_date FROM backfill_state WHERE symbol = %s AND asset_class = %s "
-        "AND dataset = %s AND timeframe IS NULL AND last_successful_date > start_date ORDER BY start_date",
+        "SELECT * FROM (SELECT start_date, least(last_successful_date, updated_at) AS until FROM backfill_state "
+        "WHERE symbol = %s AND asset_class = %s AND dataset = %s AND timeframe IS NULL "
+        "AND last_successful_date IS NOT NULL) been WHERE until > start_date ORDER BY start_date",
         (instrument.symbol, instrument.asset_class.value, dataset.name),
     )
     start, end = span.start, span.end
     for row in rows:
         if row["start_date"] <= start:
-            start = max(start, row["last_successful_date"])
+            start = max(start, row["until"])
     for row in reversed(rows):
-        if row["last_successful_date"] >= end:
+        if row["until"] >= end:
             end = min(end, row["start_date"])
     return TimeRange(start, end) if start < end else None

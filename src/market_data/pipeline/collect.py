@@ -15,11 +15,13 @@ import structlog
 from market_data.model.dataset import OPTIONS, TRADES, Dataset
 from market_data.model.errors import (
     ConnectionLost,
+    MalformedPayload,
     MarketDataError,
     PermanentError,
     ProviderUnavailable,
     RateLimited,
     StorageError,
+    TransientError,
     UnsupportedRequest,
     attributed,
 )
@@ -76,6 +78,8 @@ class Collector:
     ) -> Collected:
         """Fetch `span` from the first source that has it and append what is new; each page commits on its own.
 
+        That a source has nothing does not make up for another one that was not reached: its error stands.
+
         Args:
             progress: told up to which moment rows are stored; it may raise `Stopped`.
             run_id: the run it goes on with; None begins one of its own.
@@ -83,6 +87,7 @@ class Collector:
         result, now, run_id = Collected(dataset, instrument), self.clock(), run_id or uuid4()
         span = TimeRange(span.start, min(span.end, now)) if dataset.time == "timestamp" else span
         for provider in self._candidates(result):
+            before = result.counts.fetched
             try:
                 async for page in _pages(provider, dataset, instrument, span, now):
                     result.counts += await asyncio.to_thread(self._store, dataset, instrument, page, span, run_id)
@@ -99,10 +104,12 @@ class Collector:
                 failed = (instrument, dataset.name, None, provider.name, span, run_id, error, self.clock())
                 await asyncio.to_thread(audit.log_failure, self.database, *failed)
                 continue
-            result.error = None
-            if result.counts.fetched:
+            if result.counts.fetched > before:
+                result.error = None
                 return result
             result.notes.append(f"{provider.name}: nothing from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}")
+            if not result.counts.fetched and not isinstance(result.error, TransientError | MalformedPayload):
+                result.error = None
         return result
 
     def _candidates(self, result: Collected) -> list[Provider]:

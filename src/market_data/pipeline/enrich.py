@@ -168,6 +168,7 @@ class Enricher:
         opens = grid(series.asset_class, series.timeframe, span).closed_by(now).opens
         reached = span.start
         for provider in self._candidates(series, report):
+            before = report.counts.fetched
             try:
                 async for batch in self._persistently(provider, series, TimeRange(reached, span.end), now):
                     outcome = await asyncio.to_thread(ingest, self.database, self.shelves, batch, purpose, self.clock)
@@ -186,10 +187,11 @@ class Enricher:
                 await asyncio.to_thread(self._log_failure, series, provider, purpose, error)
                 report.error = error
                 continue
-            if report.counts.fetched or not len(opens):
+            if report.counts.fetched > before or not (opens >= to_micros(reached)).any():
                 report.error = None
                 return
-            report.notes.append(f"{provider.name}: no candles from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}")
+            # Where an earlier one failed half-way, its error stands: nobody has been through the rest.
+            report.notes.append(f"{provider.name}: no candles from {reached:%Y-%m-%d} to {span.end:%Y-%m-%d}")
         if report.error is None and not report.counts.fetched:
             report.error = UnsupportedRequest(
                 f"no source has candles of {series} in this range; asked: {'; '.join(report.notes) or 'none'}"

@@ -1,0 +1,73 @@
+"""Enriching from sources whose answers are written here: what one that fails half-way leaves to the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from market_data.model.errors import ProviderUnavailable
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.provider import Page
+from market_data.model.timeframe import Timeframe
+from market_data.pipeline.enrich import Enricher, SeriesReport
+
+
+async def enriched(desk: Any, *sources: Any) -> SeriesReport:
+    enricher = Enricher(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, batch_rows=5)
+    (report,) = await enricher.enrich([desk.series.instrument], [desk.series.timeframe], desk.at(0), desk.at(40))
+    return report
+
+
+@pytest.fixture
+def breaks_down(desk: Any, make_source: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
+    """Makes a source that gives so many candles, five to a page, and then fails."""
+
+    def make(candles: int) -> Any:
+        source = make_source("first")
+
+        async def fetch(
+            _instrument: Instrument, _timeframe: Timeframe, start: datetime, _end: datetime, *, now: datetime
+        ) -> AsyncIterator[Page]:
+            for first in range(0, candles, 5):
+                rows = [desk.candle(i) for i in range(first, first + 5) if desk.at(i) >= start]
+                if rows:
+                    yield Page(frame=desk.frame(rows), source="first", fetched_at=now, response_ms=1.0)
+            raise ProviderUnavailable("down")
+
+        monkeypatch.setattr(source, "fetch_candles", fetch)
+        return source
+
+    return make
+
+
+def runs(desk: Any) -> list[tuple[Any, ...]]:
+    return desk.table("runs", "status, error", "started_at")  # type: ignore[no-any-return]
+
+
+async def test_half_a_range_is_no_success_where_nobody_has_the_rest(
+    desk: Any, make_source: Callable[..., Any], breaks_down: Callable[[int], Any]
+) -> None:
+    report = await enriched(desk, breaks_down(20), make_source("second"))
+    assert report.counts.inserted == 20
+    assert str(report.error) == "down"
+    assert report.notes == ["first: down", "second: no candles from 2025-01-01 to 2025-01-02"]
+    assert runs(desk) == [("failed", "down")]
+    assert desk.table("enrichment_status", "status, error_message", "symbol") == [("error", "down")]
+
+
+async def test_the_rest_from_another_source_makes_it_whole(
+    desk: Any, make_source: Callable[..., Any], breaks_down: Callable[[int], Any]
+) -> None:
+    report = await enriched(desk, breaks_down(20), make_source("second", range(40)))
+    assert (report.counts.inserted, report.error, report.sources) == (40, None, ["first", "second"])
+    assert runs(desk) == [("completed", None)]
+
+
+async def test_what_fails_after_its_last_candle_left_nothing_undone(
+    desk: Any, make_source: Callable[..., Any], breaks_down: Callable[[int], Any]
+) -> None:
+    report = await enriched(desk, breaks_down(40), make_source("second"))
+    assert (report.counts.inserted, report.error) == (40, None)
