@@ -30,7 +30,7 @@ def test_the_normal_distribution_is_that_of_the_c_library() -> None:
 
 
 def test_haugs_tables(recordings: Path) -> None:
-    compared = 0
+    compared, worst = 0, dict[str, float]()
     for row in csv.DictReader((recordings / "quantlib_haug" / "haug_greeks.csv").read_text().splitlines()):
         figures = [float(row[name]) for name in ("spot", "strike", "t", "r", "q")]
         contract = Contracts.of(row["type"] == "call", *figures)
@@ -49,12 +49,15 @@ def test_haugs_tables(recordings: Path) -> None:
         if row["greek"] in ours:
             assert ours[row["greek"]][0] == pytest.approx(float(row["value"]), abs=5.1e-5), row
             compared += 1
+            worst[row["greek"]] = max(worst.get(row["greek"], 0.0), abs(ours[row["greek"]][0] - float(row["value"])))
+    print("Haug, printed to 4 digits:", {name: f"{value:.1e}" for name, value in worst.items()})
     assert compared == 25
 
 
 def test_vollibs_figures(recordings: Path) -> None:
     table = json.loads((recordings / "vollib" / "test_data.json").read_text())
     columns = {name: np.array([row[i] for row in table["data"]]) for i, name in enumerate(table["columns"])}
+    worst = dict.fromkeys(("value", "D", "G", "T", "V", "R"), 0.0)
     for letter, call in (("C", True), ("P", False)):
         contracts = Contracts.of(call, columns["S"], columns["K"], columns["t"], columns["R"])
         found = greeks(contracts, columns["v"])
@@ -67,8 +70,11 @@ def test_vollibs_figures(recordings: Path) -> None:
         }
         for greek, values in ours.items():
             np.testing.assert_allclose(values, columns[letter + greek], atol=1e-6, err_msg=letter + greek)
+            worst[greek] = max(worst[greek], np.abs(values - columns[letter + greek]).max())
         worth = columns["bs_call" if call else "bs_put"]
         np.testing.assert_allclose(price(contracts, columns["v"]), worth, atol=1e-6)
+        worst["value"] = max(worst["value"], np.abs(price(contracts, columns["v"]) - worth).max())
+    print("vollib, off by at most:", {name: f"{value:.1e}" for name, value in worst.items()})
 
 
 def test_quantlib_agrees() -> None:
@@ -103,7 +109,7 @@ def test_quantlib_agrees() -> None:
         }
         for name, value in theirs.items():
             worst[name] = max(worst[name], abs(ours[name] - value))
-    print({name: f"{value:.1e}" for name, value in worst.items()})
+    print("QuantLib, off by at most:", {name: f"{value:.1e}" for name, value in worst.items()})
     assert {name: value for name, value in worst.items() if value > AGAINST_QUANTLIB[name]} == {}
 
 
@@ -127,7 +133,9 @@ def test_price_to_volatility_and_back() -> None:
     # Where the price says anything beyond the intrinsic value there is a volatility, and it gives the price again.
     assert not np.isnan(implied[told]).any()
     solved = ~np.isnan(implied)
-    np.testing.assert_allclose(price(contracts[solved], implied[solved]), worth[solved], rtol=0, atol=2e-13)
+    again = price(contracts[solved], implied[solved])
+    print(f"{solved.sum():,} of {len(worth):,} back at their price to {np.abs(again - worth[solved]).max():.1e}")
+    np.testing.assert_allclose(again, worth[solved], rtol=0, atol=2e-13)
     # Out of the money the price has all digits of the volatility; in the money its own rounding hides some.
     outside = told & (contracts.intrinsic == 0)
     assert outside.sum() > 20_000
