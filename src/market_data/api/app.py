@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from market_data.api import enrichment, market, metrics, operations, problems, quality
 from market_data.api.compression import Compression
+from market_data.api.examples import add_examples
 from market_data.api.request_ids import Identified
 from market_data.api.security import Gate
 from market_data.api.served import Served
@@ -92,6 +93,7 @@ def _describe(api: FastAPI) -> None:
             }
             # Open on loopback while no key exists, hence the empty alternative.
             document["security"] = [{"bearer": []}, {"header": []}, {}]
+            add_examples(document)
         assert api.openapi_schema is not None
         return api.openapi_schema
 

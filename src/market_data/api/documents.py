@@ -24,6 +24,7 @@ StatusName = Annotated[Literal["healthy", "warning", "stale", "error", "not_enri
 JobStatus = Annotated[
     Literal["queued", "in_progress", "completed", "failed", "cancelled"], Field(examples=["completed"])
 ]
+JobId = Annotated[str, Field(examples=["5f0c1c3e-4f0e-4f53-9a37-0f6f3f0e8a11"])]
 Exact = Annotated[float, Field(examples=[7975.89])]
 
 
@@ -103,7 +104,7 @@ class PipelineMetrics(Document):
 class Receipt(Document):
     """A queued job."""
 
-    job_id: Annotated[str, Field(examples=["5f0c1c3e-4f0e-4f53-9a37-0f6f3f0e8a11"])]
+    job_id: JobId
     symbol: SymbolName | None
     """Null when several were given."""
     symbols: list[SymbolName]
@@ -139,7 +140,7 @@ class JobPart(Document):
 class Job(Document):
     """A job and its parts."""
 
-    job_id: str
+    job_id: JobId
     kind: Annotated[str, Field(examples=["enrich"])]
     origin: Annotated[str, Field(examples=["api"])]
     symbol: SymbolName | None
@@ -153,7 +154,7 @@ class Job(Document):
     success: bool | None
     """Null until it is over."""
     results: list[JobPart]
-    errors: list[str]
+    errors: Annotated[list[str], Field(examples=[["binance: no answer within 30 s"]])]
 
 
 class Jobs(Document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from market_data.api.documents import Class, Count, Document, Exact, SymbolName, Time
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
@@ -15,6 +15,14 @@ class MadeDocument(Document, use_attribute_docstrings=False):
     """A document made at run time, which has no source text to take docstrings from."""
 
 
+# What a field may hold, where its type alone does not show it.
+_EXAMPLES: Final[dict[str, Any]] = {
+    "trade_id": "2043951", "aggressor_side": "buy", "source": "binance", "currency": "USD", "ex_date": "2026-02-09",
+    "execution_date": "2020-08-31", "amount": 0.26, "split_from": 1, "split_to": 4, "fiscal_year": 2025,
+    "fiscal_quarter": 3, "eps_estimate": 1.77, "eps_actual": 1.85, "contract": "AAPL261218C00200000",
+    "option_type": "call", "expiration": "2026-12-18", "strike": 200, "iv": 0.25, "delta": 0.55, "news_id": "8a41f2",
+    "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1,
+}  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
 }  # fmt: skip
@@ -30,6 +38,8 @@ def fact_row(dataset: Dataset) -> type[BaseModel]:
     fields["source"] = (str, ...)
     if dataset not in (TRADES, QUOTES):
         fields |= {"known_from": (Time, ...), "revision": (int, ...)}
+    for name in fields.keys() & _EXAMPLES.keys():
+        fields[name] = (fields[name][0], Field(examples=[_EXAMPLES[name]]))
     return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
 
 

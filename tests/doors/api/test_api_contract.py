@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -72,6 +73,21 @@ def test_answers_are_as_documented(asking: Any, method: str, path: str, kind: st
     answers()
     if kind == "positive" and "{job_id}" not in path:
         assert seen & {200, 202}
+
+
+def test_every_answer_has_an_example_that_is_one() -> None:
+    found = 0
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                content = answer.get("content", {}).get("application/json")
+                if status.startswith("2") and content is not None:
+                    schema = {**content["schema"], "components": DOCUMENT["components"]}
+                    validator = Draft202012Validator(schema, format_checker=FormatChecker())
+                    assert validator.is_valid(content["example"]), path
+                    found += 1
+    # All but Prometheus' text.
+    assert found == len(OPERATIONS) - 1
 
 
 @pytest.mark.prove
