@@ -59,7 +59,8 @@ class Webhook:
         self.name = name
         self._url = url
 
-    def send(self, message: Message) -> str | None:  # noqa: D102  # as the protocol
+    def send(self, message: Message) -> str | None:
+        """Post the document; None when the answer was good, else its status or what went wrong."""
         document = to_jsonable_python(
             {
                 "title": message.title,
@@ -90,7 +91,8 @@ class Apprised:
         if not self._service.add(url.get_secret_value()):
             raise ConfigError(f"{SETTING}: Apprise does not understand the address of target {name}")
 
-    def send(self, message: Message) -> str | None:  # noqa: D102  # as the protocol
+    def send(self, message: Message) -> str | None:
+        """Hand title and body to the service; None when it took them, else what went wrong."""
         kind = self._library.NotifyType.FAILURE if message.urgent else self._library.NotifyType.WARNING
         try:
             taken = self._service.notify(title=message.title, body=message.body, notify_type=kind)
