@@ -58,7 +58,9 @@ def test_correct_and_take_back(desk: Desk, run: Run) -> None:
         (("correct", "BTC", "1h", MOMENT, "close=1", "--revert"), "--revert takes no FIELD=VALUE"),
         (("correct", "BTC", "1h", "yesterday", "close=1"), "TIMESTAMP 'yesterday' is not a time"),
         (("correct", "BTC", "2h", MOMENT, "close=1"), "Invalid timeframes: ['2h']"),
+        (("correct", "BTC", "1h", MOMENT, "trade_count=7.5", "-r", "why"), "trade_count=7.5: not a whole number"),
         (("quarantine", "show", "7"), "no number 7 in quarantine"),
+        (("quarantine", "retry", "7"), "no number 7 in quarantine"),
     ],
 )
 def test_wrong_usage(desk: Desk, run: Run, arguments: tuple[str, ...], said: str) -> None:
@@ -70,6 +72,8 @@ def test_wrong_usage(desk: Desk, run: Run, arguments: tuple[str, ...], said: str
 
 def test_quarantine(desk: Desk, run: Run) -> None:
     assert "quarantine is empty" in run("quarantine", "list").stderr
+    assert "nothing of ETH is in quarantine" in run("quarantine", "list", "ETH", "-a", "crypto").stderr
+    assert "no candle in quarantine waits" in run("quarantine", "retry").stderr
     desk.offer([desk.candle(0, high="1")])
     (row,) = json.loads(run("quarantine", "list", "BTC", "--json").stdout)
     assert (row["rule"], row["timestamp"]) == ("high_too_low", MOMENT)
@@ -79,6 +83,11 @@ def test_quarantine(desk: Desk, run: Run) -> None:
     assert "1.000000000000000000" in shown
     retried = run("quarantine", "retry", "--json")
     assert (retried.exit_code, json.loads(retried.stdout)["rejected"]) == (3, 1)
+    desk.database.rows("UPDATE quarantine SET dataset = 'dividends'")
+    assert "is of dividends: only candles" in run("quarantine", "retry", str(row["id"])).stderr
+    desk.database.rows("UPDATE quarantine SET resolved_at = now(), resolution = 'inserted'")
+    gone = run("quarantine", "retry", str(row["id"]))
+    assert (gone.exit_code, gone.stderr) == (2, f"error: Number {row['id']} left quarantine before: inserted.\n")
 
 
 def test_prove(desk: Desk, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from market_data.cli.output import print_fields, print_json, print_rows, say
 from market_data.cli.program import PARTLY_DONE
 from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
+
+if TYPE_CHECKING:
+    from market_data.storage.database import Database
 
 quarantine = typer.Typer(
     help="Rows that broke a rule: kept aside, never lost, never stored as good.", no_args_is_help=True
@@ -86,9 +89,11 @@ def list_rows(
     if as_json:
         print_json(rows)
     elif not rows:
-        say("quarantine is empty")
+        say(f"nothing of {instrument.symbol} is in quarantine" if instrument else "quarantine is empty")
     else:
         print_rows(None, rows, LISTED)
+        if len(rows) == limit:
+            say(f"the newest {limit}; --limit shows more")
 
 
 @quarantine.command("show")
@@ -98,13 +103,9 @@ def show_row(
     as_json: Json = False,
 ) -> None:
     """Show one row in quarantine, whole."""
-    from market_data.storage.quarantine import shown
-
     invocation: Invocation = context.obj
     with invocation.app() as app:
-        row = shown(app.database, number)
-    if row is None:
-        raise UsageError(f"There is no number {number} in quarantine; see 'market-data quarantine list'.")
+        row = _row(app.database, number)
     if as_json:
         print_json(row)
         return
@@ -129,10 +130,38 @@ def retry_rows(
     invocation: Invocation = context.obj
     instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
     with invocation.app() as app:
+        for number in numbers or ():
+            _refuse_unless_waiting(_row(app.database, number))
         counts = retry(app.database, app.shelves, app.clock, instrument=instrument, numbers=numbers)
-    print_json(asdict(counts)) if as_json else print_fields("quarantine", asdict(counts))
+    if as_json:
+        print_json(asdict(counts))
+    elif counts.fetched:
+        print_fields("quarantine", asdict(counts))
+    else:
+        say("no candle in quarantine waits to be checked again")
     if counts.rejected:
         raise typer.Exit(PARTLY_DONE)
+
+
+def _row(database: Database, number: int) -> dict[str, Any]:
+    from market_data.storage.quarantine import shown
+
+    row = shown(database, number)
+    if row is None:
+        raise UsageError(f"There is no number {number} in quarantine; see 'market-data quarantine list'.")
+    return row
+
+
+def _refuse_unless_waiting(row: dict[str, Any]) -> None:
+    from market_data.model.dataset import CANDLES
+
+    if row["resolved_at"] is not None:
+        raise UsageError(f"Number {row['id']} left quarantine before: {row['resolution']}.")
+    if row["dataset"] != CANDLES.name:
+        raise UsageError(
+            f"Number {row['id']} is of {row['dataset']}: only candles are checked again from here. "
+            "'market-data backfill' fetches it again and checks what comes."
+        )
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

@@ -175,8 +175,12 @@ def parse_values(values: Mapping[str, str]) -> dict[str, Decimal | int | None]:
         number = _exact(text) if text else None
         if text and number is None:
             raise UsageError(f"{name}={text}: not a number with up to 20 digits before and 18 after the point.")
-        whole = number is not None and not CANDLES.schema[name].is_decimal()
-        parsed[name] = int(number) if whole and number is not None else number
+        if number is None or CANDLES.schema[name].is_decimal():
+            parsed[name] = number
+        elif number != int(number):
+            raise UsageError(f"{name}={text}: not a whole number.")
+        else:
+            parsed[name] = int(number)
     return parsed
 
 
