@@ -41,7 +41,9 @@ def providers(
     if as_json:
         print_json(rows)
     else:
-        print_rows(None, [row | {"timeframes": _shortened(row["timeframes"])} for row in rows])
+        states = {row["provider"]: row["state"] for row in rows}
+        print_rows("Sources", [{"provider": name, "state": state} for name, state in states.items()])
+        print_rows("What they serve", _in_brief(rows))
 
 
 def _rows(name: str, provider: Provider, answer: str | None) -> list[dict[str, Any]]:
@@ -59,6 +61,19 @@ def _rows(name: str, provider: Provider, answer: str | None) -> list[dict[str, A
     ]
 
 
+def _in_brief(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per source for candles, and one for all else of the same asset classes and history."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        span = f" {_shortened(row['timeframes'])}" if row["timeframes"] else ""
+        same = (row["provider"], ", ".join(row["asset_classes"]), row["history"], span)
+        lines.setdefault(same, []).append(f"{row['dataset']}{span}{' (live)' if row['live'] else ''}")
+    return [
+        {"provider": name, "serves": ", ".join(served), "asset_classes": classes, "history": history}
+        for (name, classes, history, _), served in lines.items()
+    ]
+
+
 def _shortened(timeframes: Sequence[str]) -> str:
     return f"{timeframes[0]} … {timeframes[-1]}" if len(timeframes) == len(Timeframe) else ", ".join(timeframes)
 
@@ -70,7 +85,11 @@ def _in_order(timeframes: Any) -> list[Any]:
 def _history(reach: Mapping[Any, Any]) -> str:
     if not reach:
         return "all"
-    return ", ".join(f"{timeframe or 'every'} {span.days} d" for timeframe, span in reach.items())
+    by_span: dict[int, list[str]] = {}
+    for timeframe, span in reach.items():
+        by_span.setdefault(span.days, []).append(timeframe.value if timeframe else "every")
+    some = ", ".join(f"{' '.join(names)}: {days} d" for days, names in by_span.items())
+    return some if None in reach else f"{some}; else all"
 
 
 async def _ask_all(found: Mapping[str, Provider], connections: Sequence[Http], settings: Settings) -> dict[str, str]:
