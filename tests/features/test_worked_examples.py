@@ -203,7 +203,16 @@ def test_trend_direction_at_the_edges_is_neutral():
 
 @pytest.mark.parametrize(
     ("high", "low", "expected"),
-    [(12, 11, "bullish"), (9, 8, "bearish"), (12, 8, "range"), (10, 9, "range"), (12, 9, "range"), (None, 11, None)],
+    [
+        (12, 11, "bullish"),
+        (10.5, 9.5, "bullish"),
+        (9, 8, "bearish"),
+        (9.5, 8.5, "bearish"),
+        (12, 8, "range"),
+        (10, 9, "range"),
+        (12, 9, "range"),
+        (None, 11, None),
+    ],
 )
 def test_market_structure_against_the_candle_20_earlier(high, low, expected):
     highs, lows = [10.0] + [50.0] * 19 + [high], [9.0] + [1.0] * 19 + [low]

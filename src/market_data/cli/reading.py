@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
@@ -168,10 +169,19 @@ def _explain(invocation: Invocation, series: Series, when: str, *, as_json: bool
         print_json([_document(each) for each in explanations])
         return
     for each in explanations:
-        told = {"value": each.value, "unit": each.unit, **each.sections, "candles": each.rows.height}
+        looked = f"{each.rows.height} of the {each.lookback + 1} it looks at"
+        told = {"value": each.value, "unit": each.unit, **each.sections, "candles": looked}
         inputs = {f"{name}, newest last": _newest(each.rows[name].to_list()) for name in each.rows.columns[2:]}
-        seen = {f"observations of {name}": frame.height for name, frame in each.observations.items()}
+        seen = {what: said for name, frame in each.observations.items() for what, said in _observed(name, frame)}
         print_fields(each.feature, told | inputs | seen)
+
+
+def _observed(dataset: str, frame: pl.DataFrame) -> Iterator[tuple[str, object]]:
+    """How many observations there are, and their values."""
+    yield f"observations of {dataset}", frame.height
+    for values in frame.iter_columns():
+        if frame.height and (values.dtype.is_float() or values.dtype.is_decimal()):
+            yield f"{dataset}.{values.name}, newest last", _newest(values.to_list())
 
 
 def _document(explanation: Explanation) -> dict[str, Any]:
@@ -182,6 +192,7 @@ def _document(explanation: Explanation) -> dict[str, Any]:
 
 
 def _newest(values: list[float | None]) -> str:
+    """The last values, in order of time."""
     shown = ["–" if value is None else f"{value:.10g}" for value in values[-SHOWN_INPUTS:]]
     return ("… " if len(values) > SHOWN_INPUTS else "") + " ".join(shown)
 

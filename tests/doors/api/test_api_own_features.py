@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import polars as pl
 import pytest
@@ -20,12 +22,14 @@ from typer.testing import CliRunner
 from market_data.bootstrap import App
 from market_data.cli.app import app as program
 from market_data.client import MarketData
+from market_data.model.dataset import FUNDING_RATES
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.proof import bits
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.amend import Amender
 from market_data.pipeline.history import enriched
 from market_data.pipeline.ripple import COLUMNS, computed
+from market_data.storage.facts import Provenance, append, lock_facts
 from market_data.storage.own_features import stored
 
 Opening = Callable[..., AbstractContextManager]
@@ -157,6 +161,46 @@ def test_commands_and_the_client_give_them(opened_with, filling, database_url, m
     with MarketData.local(config=config) as data:
         frame = data.features("BTC", "1h")
     assert frame["volume_side"][-1] == "rising"
+
+
+def test_every_kind_is_explained_in_words(opened_with, filling, database_url, mine) -> None:
+    served, asking = opened_with
+    filling(served.app)
+    # 40 rates of 0.0001 and then one of 0.0003: 40 of 41 are below it.
+    times = [served.now() - timedelta(hours=8 * place, minutes=40) for place in reversed(range(41))]
+    rates = [
+        {"timestamp": at, "known_at": at, "rate": "0.0003" if at == times[-1] else "0.0001", "rate_type": "Regular"}
+        for at in times
+    ]
+    frame = pl.DataFrame(
+        [FUNDING_RATES.record.model_validate(rate).model_dump() for rate in rates], FUNDING_RATES.schema
+    )
+    with served.app.database.transaction() as connection:
+        lock_facts(connection, FUNDING_RATES, HOURS.instrument)
+        told = Provenance(source="binance", now=served.now(), run_id=UUID(int=9))
+        append(connection, served.app.database, FUNDING_RATES, HOURS.instrument, frame, told)
+    (row,) = asking.get("/api/v1/market/candles/BTC/1h", params={"limit": 1}).json()["candles"]
+    command = ["--database-url", database_url, "features", "BTC", "1h", "--explain", row["timestamp"]]
+    said = CliRunner(env={"MARKET_DATA__FEATURES__PATHS": str(mine), "COLUMNS": "400"}).invoke(program, command)
+    assert said.exit_code == 0, said.output
+    parts = {part.splitlines()[0]: dict(lines(part)) for part in re.split(r"\n(?=[a-z_0-9]+\n)", said.stdout.strip())}
+    assert set(parts) == {each.name for each in served.app.shelves.features}
+    funding = parts["funding_rate_percentile"]
+    assert float(funding["value"]) == pytest.approx(40 / 41 * 100, rel=1e-5)
+    assert funding["observations of funding rates"] == "41"
+    assert funding["funding rates.rate, newest last"].endswith(" 0.0001 0.0003")
+    # Closes rise by a quarter: 155.5 … 159.75 are the last; (159.75 - 158.5) / 158.5.
+    assert float(parts["momentum_5"]["value"]) == pytest.approx(1.25 / 158.5 * 100, rel=1e-5)
+    assert parts["momentum_5"]["close, newest last"] == "158.5 158.75 159 159.25 159.5 159.75"
+    assert parts["momentum_5"]["candles"] == "6 of the 6 it looks at"
+    assert (parts["volume_side"]["value"], parts["market_structure"]["value"]) == ("rising", "bullish")
+    # Nobody told of liquidations: null, with the rule that makes it so.
+    assert parts["liquidation_intensity"]["value"] == "–"
+    assert "when one of them is absent" in parts["liquidation_intensity"]["Null"]
+
+
+def lines(part: str) -> Iterator[list[str]]:
+    yield from (re.split(r"  +", line.strip(), maxsplit=1) for line in part.splitlines()[1:] if "  " in line)
 
 
 def test_a_correction_reaches_them_in_the_same_transaction(opened_with, filling, clock) -> None:
