@@ -329,6 +329,18 @@ class TestExchangeInflow:
         holed = flow.filter(pl.col("timestamp") != times[2])
         assert value("exchange_inflow", close=[1, 1], observations={"spot_flow": holed}) == [None, -16.0]
 
+    def test_adds_two_halves(self):
+        halves = [MIDNIGHT + timedelta(minutes=30) * place for place in (1, 2)]
+        flow = observed(halves, period=["30m"] * 2, buy_quote=[3.0, 4.0], sell_quote=[1.0, 1.0])
+        # (3 - 1) + (4 - 1)
+        assert value("exchange_inflow", close=[1], observations={"spot_flow": flow}) == [5.0]
+
+    def test_takes_a_shorter_period_where_the_longer_is_absent(self):
+        whole = observed([MIDNIGHT + HOUR], period=["1h"], buy_quote=[4.0], sell_quote=[0.0])
+        halves = [MIDNIGHT + timedelta(minutes=30) * place for place in (3, 4)]
+        fine = observed(halves, period=["30m"] * 2, buy_quote=[3.0, 4.0], sell_quote=[1.0, 1.0])
+        assert value("exchange_inflow", close=[1, 1], observations={"spot_flow": pl.concat([whole, fine])}) == [4, 5]
+
     def test_prefers_the_longest_period_and_never_counts_twice(self):
         quarters = [MIDNIGHT + timedelta(minutes=15) * place for place in range(1, 5)]
         fine = observed(quarters, period=["15m"] * 4, buy_quote=[1.0] * 4, sell_quote=[0.0] * 4)

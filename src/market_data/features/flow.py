@@ -10,7 +10,6 @@ from market_data.model.feature import feature
 from market_data.model.instrument import AssetClass, Series
 from market_data.model.observation import IntArray, Observations
 from market_data.model.rolling import FloatArray
-from market_data.model.session import FIRST_MONDAY_MICROS
 from market_data.model.timeframe import Timeframe
 from market_data.model.window import Window
 
@@ -81,8 +80,8 @@ def _totals(flow: Observations, step: int, count: int) -> tuple[FloatArray, IntA
     net = flow.values["buy_quote"] - flow.values["sell_quote"]
     if count == 1:
         return net, flow.known_at
-    # Weeks begin on Mondays, and so does every shorter period.
-    net[(flow.timestamp - FIRST_MONDAY_MICROS) % step != 0] = np.nan
+    # What a longer candle is made of is at most a day: such periods part the day from midnight on.
+    net[flow.timestamp % step != 0] = np.nan
     total = net[: len(net) - count + 1].copy()
     known_at = flow.known_at[: len(total)].copy()
     for place in range(1, count):
