@@ -18,7 +18,13 @@ from market_data.model.errors import MalformedPayload
 from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_frame, parse_contracts
 from market_data.providers.binance.messages import Message, messages_frame, read_message
 from market_data.providers.binance.parse import parse_klines
-from market_data.providers.binance.statistics import SERIES, parse_funding, parse_metrics, parse_series
+from market_data.providers.binance.statistics import (
+    SERIES,
+    parse_funding,
+    parse_metrics,
+    parse_present,
+    parse_series,
+)
 from market_data.providers.binance.trades import parse_aggregate_trades, parse_trades
 
 RECEIVED = datetime(2019, 9, 1, 0, 0, 1, 275_000, tzinfo=UTC)
@@ -49,6 +55,9 @@ def nautilus(folder: Path) -> list[Tally]:
             _messages(tally["messages"], path.name, [body])
         else:
             _statistics(tally["statistics"], path.name, body)
+            if "open_interest" in name and isinstance(sent := decoded(body), dict):
+                expected = [{"timestamp": moment(sent["time"]), "value": sent["openInterest"]}]
+                tally["statistics"].compare(path.name, parse_present(body), expected)
     return list(tally.values())
 
 

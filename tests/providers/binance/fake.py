@@ -97,6 +97,8 @@ class Source:
             return self.file(path)
         if path.startswith("/futures/data/"):
             return self.statistics(path, request.url.params)
+        if path.endswith("/openInterest"):
+            return self.answer({"openInterest": "777.125", "symbol": RAW_SYMBOL, "time": millis(self.now) - 4321})
         if path.endswith("/fundingRate"):
             return self.funding(request.url.params)
         if path.endswith("/aggTrades"):

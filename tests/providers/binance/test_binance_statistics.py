@@ -31,7 +31,13 @@ from market_data.model.dataset import (
 from market_data.model.errors import GeoBlocked, MalformedPayload, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.providers.binance import Binance, BinanceSettings
-from market_data.providers.binance.statistics import SERIES, parse_funding, parse_metrics, parse_series
+from market_data.providers.binance.statistics import (
+    SERIES,
+    parse_funding,
+    parse_metrics,
+    parse_present,
+    parse_series,
+)
 from market_data.providers.binance.trades import parse_aggregate_trades, parse_trades
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
@@ -101,14 +107,31 @@ def test_labels_that_are_ends_are_noticed() -> None:
     source.labels_are_starts = False
     start = fake.NOW - timedelta(days=2)
     frame = joined(fetch(source, OPEN_INTEREST, start, fake.NOW), OPEN_INTEREST)
-    assert frame["timestamp"][-1] == datetime(2025, 3, 5, 10, 30, tzinfo=UTC)
-    last = int(frame["timestamp"][-1].timestamp()) // 300 % 100_000
-    assert frame["value"][-1] == Decimal(last) + Decimal("0.25")
+    # The last but one, before what it is now.
+    assert frame["timestamp"][-2] == datetime(2025, 3, 5, 10, 30, tzinfo=UTC)
+    last = int(frame["timestamp"][-2].timestamp()) // 300 % 100_000
+    assert frame["value"][-2] == Decimal(last) + Decimal("0.25")
 
 
 def test_nothing_is_known_before_its_five_minutes_are_over() -> None:
     frame = joined(fetch(fake.Source(), OPEN_INTEREST, fake.NOW - FIVE * 4, fake.NOW + FIVE), OPEN_INTEREST)
     assert frame["timestamp"].max() <= fake.NOW
+
+
+def test_asked_for_up_to_the_present_open_interest_ends_with_what_it_is_now() -> None:
+    start = fake.NOW - timedelta(hours=1)
+    frame = joined(fetch(fake.Source(), OPEN_INTEREST, start, fake.NOW), OPEN_INTEREST)
+    moment = fake.NOW - timedelta(milliseconds=4321)
+    assert frame.row(-1) == (moment, moment, Decimal("777.125"), None)
+    assert frame["timestamp"].is_sorted()
+    past = joined(fetch(fake.Source(), OPEN_INTEREST, start, fake.NOW - FIVE), OPEN_INTEREST)
+    assert Decimal("777.125") not in past["value"].to_list()
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"openInterest":"many","time":1}', b'{"openInterest":"1"}'])
+def test_what_is_no_open_interest(body: bytes) -> None:
+    with pytest.raises(MalformedPayload):
+        parse_present(body)
 
 
 def test_long_short_ratios_of_three_kinds() -> None:

@@ -93,7 +93,9 @@ async def statistics(
     """Five-minute values of open interest or long/short ratios whose five minutes end in `span`.
 
     The last 30 days come from REST, older ones from the archive's metrics. A five minutes without trades has no value.
+    Asked for up to the present, open interest ends with what it is now.
     """
+    asked_until, newest = span.end, None
     wanted = [series for series in SERIES if series.dataset is dataset]
     since = max(FIRST_METRICS_DAY, listing.valid_from or FIRST_METRICS_DAY)
     span = TimeRange(max(span.start, since), min(span.end, now))
@@ -104,7 +106,14 @@ async def statistics(
     if seam < span.end:
         for series in wanted:
             async for page in _from_rest(client, series, listing, TimeRange(seam, span.end), now):
+                newest = page.frame["timestamp"][-1]
                 yield page
+    if dataset is OPEN_INTEREST and asked_until >= now:
+        response = await client.get(USD_M, "/openInterest", symbol=listing.raw_symbol)
+        present = parse_present(response.body)
+        # Between two trades it says when the last one was: then there is nothing new.
+        if span.start <= present["timestamp"][0] <= now and (newest is None or present["timestamp"][0] > newest):
+            yield client.page(present, USD_M.source, response)
 
 
 async def funding(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -164,6 +173,18 @@ def parse_series(body: bytes, series: Series) -> pl.DataFrame:
     rows = exact_frame(load_json(body), fields)
     require_columns(rows, ("timestamp", next(iter(series.fields))))
     return rows.rename(series.fields).with_columns(pl.from_epoch("timestamp", "ms").cast(UTC_MICROS))
+
+
+def parse_present(body: bytes) -> pl.DataFrame:
+    """Open interest as it is now: one row in its schema.
+
+    Raises:
+        MalformedPayload: naming what is not as promised.
+    """
+    rows = exact_frame([load_json(body)], {"time": pl.Int64(), "openInterest": EXACT})
+    require_columns(rows, rows.columns)
+    time = pl.from_epoch("time", "ms").cast(UTC_MICROS)
+    return OPEN_INTEREST.conform(rows.select(timestamp=time, known_at=time, value="openInterest"))
 
 
 def parse_funding(body: bytes) -> pl.DataFrame:
