@@ -79,6 +79,23 @@ def test_pins_name_versions_and_no_places() -> None:
     assert wanted <= {normal(pin.partition("==")[0]) for pin in pins}
 
 
+def test_every_data_file_names_its_origin_and_licence() -> None:
+    ours = {".py", ".sql", ".yaml", ".md", ".typed", ".pyc", ".json", ".html", ".css", ".js", ".svg"}
+    data = [path for path in (ROOT / "src").rglob("*") if path.is_file() and path.suffix not in ours]
+    assert data
+    notice = " ".join((ROOT / "NOTICE").read_text().split())
+    for path in data:
+        (row,) = [line for line in (path.parent / "PROVENANCE.md").read_text().splitlines() if f"`{path.name}`" in line]
+        origin = re.search(r"(sdist|wheel) `([^`]+)` ([\d.]+) \((?:Apache-2.0|BSD-3-Clause|MIT)\)", row)
+        assert origin or "the same" in row, path.name
+        if origin:
+            assert f"{origin[2]} {origin[3]}" in notice, path.name
+        assert path.stem in notice
+    foreign = [path for path in (ROOT / "src").rglob("*.sql") if "MIT licence" in path.read_text()]
+    assert foreign
+    assert all(str(path.relative_to(ROOT)) in notice for path in foreign)
+
+
 def normal(name: str) -> str:
     """A distribution's name as registries compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()

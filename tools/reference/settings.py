@@ -16,7 +16,7 @@ from market_data.model.provider import Provider
 from market_data.shelf import collect_classes
 from reference.markdown import code, codes, one_line, page, table
 
-HEAD = ("key", "in the environment", "default", "kind", "meaning")
+HEAD = ("key", "default", "meaning", "kind", "in the environment")
 INTRODUCTION = """
 Later ones go over earlier ones: the defaults below, a file of your own (`--config FILE`, YAML with the same sections),
 the environment, the options of the command line. An unknown key is an error that names the nearest known one. An empty
@@ -85,7 +85,7 @@ def _origin(kind: Any) -> type:
 def _row(key: str, kind: Any, default: Any, meaning: str) -> tuple[str, ...]:
     plain = [name for name, target in PLAIN_NAMES.items() if target == key]
     names = codes([*plain, "MARKET_DATA__" + key.upper().replace(".", "__")], "<br>")
-    return code(key), names, _shown(default), _kind(kind), one_line(meaning)
+    return code(key), _shown(default), one_line(meaning), _kind(kind), names
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ MEANINGS = yaml.safe_load((Path(__file__).parent / "meanings.yaml").read_text(en
 INTRODUCTION = """
 All moments are UTC (`timestamptz`). `numeric` is exact. Facts (`candles`, reference and derivatives tables) are
 appended and never changed; `market_data_v2` is the present derived from them:
-[decision 4](../decisions/0004-facts-and-present.md). 🔑 marks the primary key.
+[decision 4](../decisions/0004-facts-and-present.md). (key): part of the primary key.
 """
 COLUMNS = """
 SELECT relation.relname AS table_name, attribute.attname AS column_name,
@@ -89,7 +89,7 @@ def _meaning(name: str, column: str, features: dict[str, Feature]) -> str | None
 def _table(name: str, rows: list[dict[str, Any]], meanings: dict[str, str]) -> str:
     cells = [
         (
-            code(row["column_name"]) + (" 🔑" if row["in_key"] else ""),
+            code(row["column_name"]) + (" (key)" if row["in_key"] else ""),
             _type(row["type"]),
             "yes" if row["optional"] else "no",
             _default(row),
