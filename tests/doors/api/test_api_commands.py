@@ -18,9 +18,9 @@ PROGRAM = [sys.executable, "-m", "market_data"]
 
 
 @pytest.fixture
-def command(data_home: Path) -> list[str]:
-    """The program over a database folder of the test's own."""
-    return [*PROGRAM, "--data-dir", str(data_home)]
+def command(database_url: str) -> list[str]:
+    """The program over a database of the test's own."""
+    return [*PROGRAM, "--database-url", database_url]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
