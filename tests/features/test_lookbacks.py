@@ -22,6 +22,7 @@ KINDS = [
     (AssetClass.CRYPTO, Timeframe.D1),
     (AssetClass.STOCK, Timeframe.D1),
     (AssetClass.STOCK, Timeframe.H1),
+    (AssetClass.STOCK, Timeframe.M30),
 ]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning")

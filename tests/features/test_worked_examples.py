@@ -123,6 +123,11 @@ class TestReturnOverADay:
         # 50/40 - 1 = 25 %
         assert value("return_1d", asset_class="etf", opens=opens, close=[40, 50]) == [None, 25.0]
 
+    def test_of_a_day_without_session_is_null(self):
+        # Thursday 27 June 2024, and a Saturday at the hour of a session's open.
+        opens = [datetime(2024, 6, 27, 13, 30, tzinfo=UTC), datetime(2024, 6, 29, 13, 30, tzinfo=UTC)]
+        assert value("return_1d", timeframe="1d", asset_class="stock", opens=opens, close=[40, 50]) == [None, None]
+
     def test_does_not_exist_for_weeks(self):
         assert value("return_1d", timeframe="1w", close=[1.0, 2.0]) == [None, None]
 
