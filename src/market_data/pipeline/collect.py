@@ -131,11 +131,10 @@ class Collector:
     def _store(self, dataset: Dataset, instrument: Instrument, page: Page, span: TimeRange, run_id: UUID) -> Counts:
         if (extent := _extent(dataset, page.frame)) is not None:
             prepare_fact_partitions(self.database, dataset, extent)
-        now = self.clock()
         checked = validate_facts(dataset, page.frame, self.shelves.reference_rules)
         accepted = checked.accepted
         if dataset is OPTIONS:
-            carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, now))
+            carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, self.clock()))
             accepted = completed(accepted, carry)
 
         def transaction(connection: Connection) -> Counts:
@@ -143,6 +142,8 @@ class Collector:
             if issubclass(dataset.record, Observation):
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
+            # Only now: a writer that waited must not date what it tells before what it waited for.
+            now = self.clock()
             origin = Provenance(source=page.source, now=now, run_id=run_id)
             appended = append(connection, self.database, dataset, instrument, accepted, origin)
             quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
