@@ -23,6 +23,7 @@ from market_data.cli.invocation import Invocation
 from market_data.model.errors import MarketDataError, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.pipeline.derive import Shelves
 from market_data.pipeline.enrich import Progress, SeriesReport
 from market_data.storage.upsert import Counts
 
@@ -53,7 +54,10 @@ class Reader:
         self.frame = frame
         self.asked: list[Any] = []
 
-    def features(self, series: Series, span: TimeRange | None = None, *, limit: int | None = None) -> pl.DataFrame:
+    def features(
+        self, series: Series, span: TimeRange | None = None, *, limit: int | None = None, own: object = ()
+    ) -> pl.DataFrame:
+        assert own == ()
         self.asked.append((series, span, limit))
         return self.frame
 
@@ -92,7 +96,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def status(instrument: Instrument) -> dict[str, Any]:
         return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
 
-    parts = SimpleNamespace(reader=Reader(ROWS), shelves=None, enricher=Enricher({}), status=status, run=asyncio.run)
+    def meant(symbol: str) -> tuple[Instrument, bool]:
+        known = dict.fromkeys(("BTC", "ETH", "SOL"), AssetClass.CRYPTO)
+        return Instrument(symbol, known.get(symbol, AssetClass.STOCK)), symbol in known
+
+    parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
+    parts.shelves, parts.standings = Shelves((), ()), SimpleNamespace(meant=meant)
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:
@@ -138,6 +147,16 @@ def test_given_asset_class_wins(stand_in: SimpleNamespace) -> None:
     run("enrich", "BTC", "SPY", "--asset-class", "etf")
     assert {i.asset_class for i in stand_in.enricher.asked[0][0]} == {AssetClass.ETF}
     assert stand_in.enricher.asked[0][1:] == ((Timeframe.D1,), None, None)
+
+
+def test_what_is_tracked_or_stored_needs_no_asset_class(stand_in: SimpleNamespace) -> None:
+    run("enrich", "SOL", "KO")
+    assert stand_in.enricher.asked[0][0] == [Instrument("SOL", AssetClass.CRYPTO), Instrument("KO", AssetClass.STOCK)]
+    assert "SOL (crypto)" in run("status", "SOL").stdout
+    run("features", "SOL", "1h")
+    assert stand_in.reader.asked[-1][0] == Series(Instrument("SOL", AssetClass.CRYPTO), Timeframe.H1)
+    # Said otherwise, that holds.
+    assert "SOL (stock)" in run("status", "SOL", "--asset-class", "stock").stdout
 
 
 def test_enrich_as_json_prints_nothing_else(stand_in: SimpleNamespace) -> None:

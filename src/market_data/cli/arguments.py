@@ -15,6 +15,7 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 
 if TYPE_CHECKING:
+    from market_data.bootstrap import App
     from market_data.config import Settings
 
 TIMEFRAMES: Final = " ".join(Timeframe)
@@ -118,3 +119,10 @@ def parse_instruments(symbols: Sequence[str] | None, asset_class: str | None, se
             raise UsageError(f"{name!r} is not a symbol: letters, digits and . - _ / only, e.g. BTC, AAPL, BRK.B")
     tracked = {symbol: group for group, symbol in settings.tracked}
     return [Instrument(name, given or tracked.get(name, AssetClass.STOCK)) for name in names]
+
+
+def as_known(app: App, instruments: Sequence[Instrument], asset_class: str | None) -> list[Instrument]:
+    """The same instruments; where no asset class was given, of that under which the symbol is tracked or stored."""
+    if asset_class is not None:
+        return list(instruments)
+    return [app.standings.meant(instrument.symbol)[0] for instrument in instruments]

@@ -14,6 +14,7 @@ from market_data.cli.arguments import (
     End,
     Json,
     Start,
+    as_known,
     parse_instruments,
     parse_range,
     parse_timeframes,
@@ -54,6 +55,7 @@ def enrich(
     first, last = parse_range(start, end, now())
     instruments = parse_instruments(symbols, asset_class, invocation.settings())
     with invocation.app(asks_providers=True) as app:
+        instruments = as_known(app, instruments, asset_class)
         reports = run(app, instruments, timeframes, first, last)
         quality = {report.series: quality_of(app, report) for report in reports}
     if as_json:

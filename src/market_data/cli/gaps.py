@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from market_data.cli.arguments import AssetClassName, Json, parse_instruments, parse_timeframes
+from market_data.cli.arguments import AssetClassName, Json, as_known, parse_instruments, parse_timeframes
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.program import PARTLY_DONE
@@ -66,7 +66,7 @@ def _chosen(
     wanted = parse_timeframes(timeframe) if timeframe else None
     instrument = None
     if symbol is not None:
-        (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+        (instrument,) = as_known(app, parse_instruments([symbol], asset_class, invocation.settings()), asset_class)
     known = known_series(app.database, instrument)
     return [series for series in known if wanted is None or series.timeframe in wanted]
 

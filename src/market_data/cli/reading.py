@@ -18,6 +18,7 @@ from market_data.cli.arguments import (
     Out,
     Start,
     Symbol,
+    as_known,
     parse_instruments,
     parse_moment,
     parse_range,
@@ -33,6 +34,7 @@ from market_data.model.instrument import Series
 if TYPE_CHECKING:
     import polars as pl
 
+    from market_data.bootstrap import App
     from market_data.model.explanation import Explanation
 
 # Shown first in a terminal; what fits of the others follows.
@@ -70,6 +72,7 @@ def status(context: typer.Context, symbol: Symbol, asset_class: AssetClassName =
     invocation: Invocation = context.obj
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
         found = app.status(instrument)
     if as_json:
         print_json(found)
@@ -88,6 +91,7 @@ def quality(
     invocation: Invocation = context.obj
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
         found = app.quality(instrument, days)
     if as_json:
         print_json(found)
@@ -132,7 +136,9 @@ def features(
     first, last = parse_range(start, end, now())
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     if explain is not None:
-        _explain(invocation, Series(instrument, parsed), explain, as_json=as_json)
+        with invocation.app() as app:
+            (instrument,) = as_known(app, [instrument], asset_class)
+            _explain(app, Series(instrument, parsed), explain, as_json=as_json)
         return
     known, adjustment = parse_moment(as_of, "--as-of"), Adjustment.parse(adjusted)
     form = Format.JSON if as_json else form
@@ -140,6 +146,7 @@ def features(
     if form is Format.TABLE and limit is None:
         limit = 20
     with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
         frame = enriched(
             app.reader,
             app.shelves,
@@ -157,14 +164,13 @@ def features(
         _write(frame, form, out)
 
 
-def _explain(invocation: Invocation, series: Series, when: str, *, as_json: bool) -> None:
+def _explain(app: App, series: Series, when: str, *, as_json: bool) -> None:
     from market_data.pipeline.explain import explain
 
     timestamp = parse_moment(when, "--explain")
     if timestamp is None:
         raise UsageError("--explain needs the candle's open time")
-    with invocation.app() as app:
-        explanations = explain(app.reader, app.shelves, series, timestamp)
+    explanations = explain(app.reader, app.shelves, series, timestamp)
     if as_json:
         print_json([_document(each) for each in explanations])
         return

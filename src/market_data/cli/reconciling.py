@@ -14,6 +14,7 @@ from market_data.cli.arguments import (
     Json,
     Start,
     Symbol,
+    as_known,
     parse_instruments,
     parse_range,
     parse_timeframes,
@@ -51,8 +52,9 @@ def reconcile(
     (parsed,) = parse_timeframes([timeframe])
     first, last = parse_range(start, end, now())
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
-    series = Series(instrument, parsed)
     with invocation.app(asks_providers=True) as app, waiting("comparing"):
+        (instrument,) = as_known(app, [instrument], asset_class)
+        series = Series(instrument, parsed)
         last = last or now()
         found = _run(app, series, against, first or last - 500 * parsed.duration, last)
     if as_json:
