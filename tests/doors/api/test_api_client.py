@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import typing
 from collections.abc import Callable, Iterator
@@ -22,12 +23,14 @@ from market_data.client.transport import Transport
 from market_data.model.errors import (
     BadCredentials,
     ConnectionLost,
+    DatabaseUnavailable,
     NotEntitled,
     ProviderUnavailable,
     UnknownInstrument,
     UsageError,
 )
 from market_data.sandbox import Sandbox
+from market_data.storage.windows import Windows
 
 
 def test_frames_hold_what_is_stored(address: str) -> None:
@@ -225,6 +228,23 @@ async def test_a_job_is_done_while_the_client_waits(
     assert rows > 1000
     # The bar that was shown: what it did, and how far it came.
     assert "completed" in capsys.readouterr().err
+
+
+def test_a_stream_that_breaks_is_never_taken_for_a_whole_one(
+    address: str, no_pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, read = Windows.stored, itertools.count()
+
+    def breaking(*arguments: Any) -> pl.DataFrame:
+        if next(read) % 5 == 4:
+            raise DatabaseUnavailable("gone")
+        return stored(*arguments)
+
+    monkeypatch.setattr(Windows, "stored", breaking)
+    monkeypatch.setattr("market_data.api.selections.CHUNK_ROWS", 7)
+    with MarketData(address) as data, pytest.raises(ConnectionLost):
+        data.features("BTC", "1h")
+    assert len(no_pauses) == 3
 
 
 def test_listings_are_read_page_by_page() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,6 +13,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+
+from market_data.api.selections import _made_ahead
 
 HOURS = 240
 ARROW = "application/vnd.apache.arrow.stream"
@@ -89,6 +92,26 @@ def test_a_stream_takes_many_windows(asking: Any, monkeypatch: pytest.MonkeyPatc
     assert frame_of(newest.content).equals(whole.tail(10))
     trades = frame_of(asking.get("/api/v1/market/trades/BTC", headers={"Accept": ARROW}).content)
     assert trades["trade_id"].to_list() == [str(n) for n in range(25)]
+
+
+def test_a_download_is_made_one_piece_ahead_and_ends_with_its_reader() -> None:
+    made, ended = [], threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            for number in range(1000):
+                made.append(threading.current_thread())
+                yield str(number).encode()
+        finally:
+            ended.set()
+
+    download = _made_ahead(pieces())
+    assert [next(download) for _ in range(3)] == [b"0", b"1", b"2"]
+    download.close()
+    del download
+    assert ended.wait(10)
+    # Two are sent, one is held, and one may have been under way.
+    assert (len(made) <= 4, len(set(made))) == (True, 1)
 
 
 def test_what_is_known_already_is_not_sent_again(asking: Any) -> None:
