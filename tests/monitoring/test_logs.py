@@ -99,6 +99,14 @@ def test_level_and_form(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sesame" not in capsys.readouterr().err
 
 
+def test_a_process_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("INFO", "json", "worker")
+    structlog.get_logger().info("one")
+    configure_logs("DEBUG", "json")  # as the settings say, once they are read
+    structlog.get_logger().debug("two")
+    assert [line["command"] for line in lines(capsys)] == ["worker", "worker"]
+
+
 def _now() -> Any:
     from datetime import UTC, datetime
 

@@ -72,6 +72,7 @@ def options(
         log_level=log_level,
         sandbox=sandbox,
         debug=debug,
+        command=context.invoked_subcommand,
     )
 
 

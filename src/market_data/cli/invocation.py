@@ -35,6 +35,7 @@ class Invocation:
     log_level: str | None = None
     sandbox: bool = False
     debug: bool = False
+    command: str | None = None
 
     def settings(self, more: Mapping[str, tuple[Any, str]] | None = None) -> Settings:
         """The settings in force, and logs set up by them.
@@ -51,7 +52,8 @@ class Invocation:
         settings = load_settings(self.config, os.environ, {**self._options(), **(more or {})})
         # A command that ends by itself prints what went wrong in its own words; the logs would say it twice.
         asked_for = "monitoring.log_level" in settings.origins
-        configure_logs(settings.monitoring.log_level if asked_for else "ERROR", settings.monitoring.log_format)
+        level = settings.monitoring.log_level if asked_for else "ERROR"
+        configure_logs(level, settings.monitoring.log_format, self.command)
         return settings
 
     @contextmanager

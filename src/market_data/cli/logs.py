@@ -13,12 +13,13 @@ from structlog.typing import Processor
 CHATTY = ("httpx", "httpcore", "urllib3", "asyncio", "apprise", "oauthlib", "requests_oauthlib")
 
 
-def configure_logs(level: str, form: str) -> None:
+def configure_logs(level: str, form: str, command: str | None = None) -> None:
     """Sends every log record of the process to stderr.
 
     Args:
         level: Least severe one shown.
         form: ``console`` or ``json``.
+        command: What the process does, from now on in every line that is about no request; None leaves that as it is.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,6 +42,8 @@ def configure_logs(level: str, form: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if command:
+        structlog.contextvars.bind_contextvars(command=command)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
