@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -201,30 +202,37 @@ class Recorded:
         return answer
 
 
-def recorded(name: str) -> Recorded:
-    """A source whose candles were fetched once; `url` is the address of the page that holds the most of them."""
+@cache
+def asked(name: str) -> tuple[str, list[str]]:
+    """The address of the page with the most candles of the first case, and all addresses asked for."""
     fake = LOADED[name]
     source = Recorded(fake.Source())
-    if not hasattr(source.source, "override") or not LOADED[name].GARBAGE:
-        pytest.skip(f"{name} is no source on the network")
     run(candles(build(name, source)[0], *fake.CASES[0], now=fake.NOW))
-    source.url = max(source.answers, key=lambda each: len(each[1]))[0]
+    return max(source.answers, key=lambda each: len(each[1]))[0], [url for url, _ in source.answers]
+
+
+def altered(name: str, answer: Callable[[bytes], httpx.Response]) -> Recorded:
+    """A source that is honest but for its longest page."""
+    source = Recorded(LOADED[name].Source())
+    source.url, source.altered = asked(name)[0], answer
     return source
 
 
-@each_provider
+on_the_network = pytest.mark.parametrize("name", sorted(name for name in PROVIDERS if LOADED[name].ERRORS))
+
+
+@on_the_network
 def test_pages_are_asked_for_to_the_end(name: str) -> None:
-    source = recorded(name)
-    path = httpx.URL(source.url).path
-    pages = [url for url, _ in source.answers if httpx.URL(url).path.rsplit("/", 2)[0] == path.rsplit("/", 2)[0]]
+    longest, addresses = asked(name)
+    folder = httpx.URL(longest).path.rsplit("/", 2)[0]
+    pages = [url for url in addresses if httpx.URL(url).path.rsplit("/", 2)[0] == folder]
     assert len(pages) > 1, "the first case is to be longer than a page"
 
 
-@each_provider
+@on_the_network
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
 def test_an_honest_body_cut_short_is_malformed(name: str, kept: float) -> None:
-    source = recorded(name)
-    source.altered = lambda body: httpx.Response(200, content=body[: int(len(body) * kept)])
+    source = altered(name, lambda body: httpx.Response(200, content=body[: int(len(body) * kept)]))
     with pytest.raises(MalformedPayload):
         run(candles(build(name, source)[0], *LOADED[name].CASES[0], now=LOADED[name].NOW))
 
@@ -233,12 +241,11 @@ BARE = {429: RateLimited, 500: ProviderUnavailable, 502: ProviderUnavailable, 50
         504: ProviderUnavailable}  # fmt: skip
 
 
-@each_provider
+@on_the_network
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 451, *BARE])
 def test_a_bare_status_is_an_error_of_its_kind_and_never_an_empty_answer(name: str, status: int) -> None:
     """Proxies and balancers answer without the source's own words."""
-    source = recorded(name)
-    source.altered = lambda _: httpx.Response(status, html="<html>no</html>")
+    source = altered(name, lambda _: httpx.Response(status, html="<html>no</html>"))
     provider, http = build(name, source, max_retries=0)
     with pytest.raises(MarketDataError) as caught:
         run(candles(provider, *LOADED[name].CASES[0], now=LOADED[name].NOW))
