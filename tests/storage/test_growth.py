@@ -91,6 +91,30 @@ def test_a_file_that_does_not_read_back_drops_nothing(
     assert len(database.rows("SELECT contract FROM options_iv")) == 1
 
 
+def test_rows_that_come_while_their_quarter_is_archived_again_are_not_lost(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, write_checked = datetime(2024, 2, 1, tzinfo=UTC), growth._write_checked
+    for contract in ("A", "B"):
+        put_option(database, old, contract)
+    growth.archive_options(database, tmp_path, NOW)
+    put_option(database, old, "C")
+
+    def meanwhile(frame: pl.DataFrame, path: Path) -> None:
+        write_checked(frame, path)
+        put_option(database, old, "D")
+
+    monkeypatch.setattr(growth, "_write_checked", meanwhile)
+    with pytest.raises(StorageError, match="grew while it was archived"):
+        growth.archive_options(database, tmp_path, NOW)
+    assert [row["contract"] for row in database.rows("SELECT contract FROM options_iv ORDER BY 1")] == ["C", "D"]
+    monkeypatch.undo()
+    growth.archive_options(database, tmp_path, NOW)
+    archived = growth.archived_options(tmp_path)
+    assert archived is not None
+    assert archived.collect()["contract"].sort().to_list() == ["A", "B", "C", "D"]
+
+
 def contents(database: Database) -> dict[str, list[str]]:
     tables = [row["t"] for row in database.rows(
         "SELECT relname AS t FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition "

@@ -133,6 +133,7 @@ def archive_options(database: Database, folder: Path, before: datetime) -> list[
             continue
         path = folder / f"{name}.parquet"
         frame = database.frame(f"SELECT * FROM {name} ORDER BY symbol, timestamp, contract, source, known_from")
+        moved = frame.height
         if path.exists():
             # Rows that came after their quarter was archived.
             frame = pl.concat([pl.read_parquet(path), frame]).unique(maintain_order=True)
@@ -140,7 +141,7 @@ def archive_options(database: Database, folder: Path, before: datetime) -> list[
         with database.transaction() as connection:
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(name)))
             row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))).fetchone()
-            if row is None or row[0] > frame.height:
+            if row is None or row[0] != moved:
                 raise StorageError(f"{name} grew while it was archived; run it again")
             connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
         written.append(path)
