@@ -222,4 +222,4 @@ def found(query: str) -> list[dict[str, str]]:
         {"symbol": "PEPE24478-USD", "quoteType": "CRYPTOCURRENCY", "exchange": "CCC"},
         {"symbol": "BRK-B", "quoteType": "EQUITY", "exchange": "NYQ"},
     ]
-    return [quote for quote in everything if quote.get("symbol", query).startswith(query[:3])]
+    return [quote for quote in everything if quote.get("symbol", query).startswith(query)]

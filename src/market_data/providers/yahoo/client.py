@@ -49,7 +49,9 @@ class Client:
         """
         async with self._listing_lock:
             if instrument not in self._listings:
-                response = await self.get("/v1/finance/search", q=instrument.symbol, quotesCount=20, newsCount=0)
+                # In its own spelling of share classes: the search compares texts.
+                text = instrument.symbol.replace(".", "-")
+                response = await self.get("/v1/finance/search", q=text, quotesCount=20, newsCount=0)
                 self._listings[instrument] = find_listing(instrument, response.body)
             return self._listings[instrument]
 
