@@ -51,7 +51,16 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 def _places(tree: ast.AST) -> list[Any]:
     kinds = (ast.BinOp, ast.AugAssign, ast.Compare, ast.Constant)
-    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    said = {id(node) for annotation in _annotations(tree) for node in ast.walk(annotation)}
+    return [node for node in ast.walk(tree) if isinstance(node, kinds) and id(node) not in said]
+
+
+def _annotations(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            annotation = getattr(node, name, None)
+            if annotation is not None:
+                yield annotation
 
 
 def _changes(node: ast.AST):

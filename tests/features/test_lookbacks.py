@@ -1,4 +1,4 @@
-"""A declared lookback is the smallest that is enough: one row less is noticed."""
+"""What a feature declares to need is enough, and of rows no more than needed: one less is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import market_data.features
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass
-from market_data.model.proof import bits
+from market_data.model.proof import bits, prove
 from market_data.model.timeframe import Timeframe
 from market_data.model.trial import Trial, trial_window
 from market_data.shelf import collect
@@ -30,6 +30,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Series.values returning")
 
 @pytest.mark.parametrize(("asset_class", "timeframe"), KINDS)
 @pytest.mark.parametrize("name", FEATURES)
+def test_of_no_rows_there_are_no_values(name: str, asset_class: AssetClass, timeframe: Timeframe) -> None:
+    window = trial_window(Trial(seed=3, rows=3, asset_class=asset_class, timeframe=timeframe))
+    assert evaluate([FEATURES[name]], window.rows(0, 0)).height == 0
+
+
+@pytest.mark.parametrize(("asset_class", "timeframe"), KINDS)
+@pytest.mark.parametrize("name", FEATURES)
 def test_no_row_too_many(name: str, asset_class: AssetClass, timeframe: Timeframe) -> None:
     window = trial_window(Trial(seed=3, rows=300, asset_class=asset_class, timeframe=timeframe))
     each = FEATURES[name]
@@ -45,3 +52,10 @@ def test_no_row_too_many(name: str, asset_class: AssetClass, timeframe: Timefram
                 found.add(bits(part)[-1] == bits(whole)[row])
     assert enough == {True}
     assert False in fewer or not lookback
+
+
+@pytest.mark.parametrize("name", [name for name, each in FEATURES.items() if each.observations])
+def test_the_declared_history_of_observations_is_enough(name: str) -> None:
+    window = trial_window(Trial(seed=3, rows=300))
+    assert evaluate([FEATURES[name]], window)[name].null_count() < 150
+    assert prove([FEATURES[name]], window, range(100, 300, 9)) == []

@@ -123,6 +123,17 @@ class TestReturnOverADay:
         # 50/40 - 1 = 25 %
         assert value("return_1d", asset_class="etf", opens=opens, close=[40, 50]) == [None, 25.0]
 
+    def test_of_stock_half_hours_is_over_the_one_that_ends_with_the_previous_session(self):
+        # The session of Thursday 27 June 2024 is 13:30 to 20:00 UTC: thirteen whole half-hours.
+        opens = [datetime(2024, 6, 27, 19, minute, tzinfo=UTC) for minute in (0, 30)]
+        opens.append(datetime(2024, 6, 28, 13, 30, tzinfo=UTC))
+        found = value("return_1d", timeframe="30m", asset_class="stock", opens=opens, close=[30, 40, 50])
+        assert found == [None, None, 25.0]
+
+    def test_of_stocks_before_the_calendar_begins_is_null(self):
+        long_ago = [datetime(1960, 6, day, 13, 30, tzinfo=UTC) for day in (1, 2)]
+        assert value("return_1d", timeframe="1d", asset_class="stock", opens=long_ago, close=[1, 2]) == [None, None]
+
     def test_of_a_day_without_session_is_null(self):
         # Thursday 27 June 2024, and a Saturday at the hour of a session's open.
         opens = [datetime(2024, 6, 27, 13, 30, tzinfo=UTC), datetime(2024, 6, 29, 13, 30, tzinfo=UTC)]
@@ -313,6 +324,15 @@ class TestFundingRatePercentile:
         )
         # 0 of 31 are below 0; 31 of 32 are below 7.
         assert found == [0.0] * 7 + [31 / 32 * 100]
+
+    def test_counts_the_first_there_is_and_thirty_are_enough(self):
+        history = self.funding([1.0] + [3.0] * 28 + [2.0])["funding_rates"]
+        later = observed([MIDNIGHT + HOUR * 8], rate=[7.0], rate_type=["Regular"])
+        found = value(
+            "funding_rate_percentile", close=[1.0] * 8, observations={"funding_rates": pl.concat([history, later])}
+        )
+        # Only the first of 30 is below 2; of 31 all but the last are below 7.
+        assert found == pytest.approx([1 / 30 * 100] * 7 + [30 / 31 * 100], rel=1e-15)
 
     def test_a_rate_published_late_counts_from_then_on(self):
         # 40 rates of 1, the newest 2, paid at midnight; the one of 16 hours earlier became known at 02:00 only.

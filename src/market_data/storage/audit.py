@@ -148,7 +148,8 @@ def log_compute_failure(database: Database, series: Series, error: Exception, no
         connection.execute(
             "INSERT INTO enrichment_compute_log (symbol, asset_class, timeframe, success, error_details, created_at) "
             "VALUES (%s, %s, %s, false, %s, %s)",
-            [*series.key, f"{type(error).__name__}: {error}", now],
+            # A note names the feature that broke.
+            [*series.key, " ".join((f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()))), now],
         )
 
 

@@ -220,6 +220,28 @@ def test_a_correction_reaches_them_in_the_same_transaction(opened_with, filling,
     assert (bits(then["momentum_5"]) == bits(before["momentum_5"])).all()
 
 
+def test_one_that_fails_is_named_and_nothing_is_written(
+    opened_with, filling, mine, opening, database_url, clock
+) -> None:
+    # It keeps the laws, and breaks on a price that no made-up series has.
+    served, _ = opened_with
+    filling(served.app)
+    bad = MINE.replace("{factor}", "100.0").replace(
+        "    before = window.earlier(window.close, 5)\n",
+        "    before = window.earlier(window.close, 5)\n    if (window.close == 123456.75).any():\n"
+        "        raise ValueError('too dear')\n",
+    )
+    mine.write_text(bad)
+    with opening(database_url, clock, features__paths=str(mine)) as (again, _):
+        app: App = again.app
+        at = app.reader.last_timestamps(HOURS, 1)[0]
+        amender = Amender(app.database, app.shelves, app.clock, "tester")
+        with pytest.raises(ValueError, match="too dear") as raised:
+            amender.correct(HOURS, at, {"close": "123456.75", "high": "123457"}, "test")
+        assert raised.value.__notes__ == ["in feature momentum_5"]
+        assert enriched(app.reader, app.shelves, HOURS)["close"][-1] == Decimal("159.75")
+
+
 def test_new_changed_and_gone(opening: Opening, database_url: str, clock, filling, mine: Path) -> None:
     def opened(*paths: Path):
         return opening(database_url, clock, features__paths=",".join(map(str, paths)))
