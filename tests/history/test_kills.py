@@ -25,6 +25,7 @@ from market_data.storage.postmaster import Postmaster
 
 # In `make test` a few of the steps, in `make prove` every one.
 SOME = 16
+REPORT_EVERY = 10
 
 
 class Course:
@@ -62,9 +63,18 @@ class Course:
         return found == self.after
 
 
+def told(steps: range) -> Iterator[int]:
+    """The steps, with a line now and then: on a busy machine a sweep takes minutes."""
+    started = time.monotonic()
+    for done, step in enumerate(steps):
+        if done and done % REPORT_EVERY == 0:
+            print(f"{done} of {len(steps)} steps in {time.monotonic() - started:.0f} s", flush=True)
+        yield step
+
+
 def kill_the_program(database_url: str, course: Course, steps: range) -> list[bool]:
     committed = []
-    for step in steps:
+    for step in told(steps):
         course.restart()
         script = Path(__file__).with_name("history_scenario.py")
         ended = subprocess.run([sys.executable, str(script), database_url, str(step)], capture_output=True, check=False)
@@ -77,7 +87,7 @@ def kill_postgres(course: Course, steps: range) -> list[bool]:
     assert course.database.server is not None
     cluster = course.database.server.cluster
     committed = []
-    for step in steps:
+    for step in told(steps):
         course.restart()
         with stepping(course.database, killing_at(step, lambda: processes_of(cluster))), suppress(DatabaseUnavailable):
             act(course.desk())
@@ -144,7 +154,7 @@ def test_killing_postgres_at_every_step(own_server: Database, shelves: Shelves, 
 
 def lose_the_connection(course: Course, steps: range) -> None:
     """The server ends the connection before a step: the caller is told, and nothing is half written."""
-    for step in steps:
+    for step in told(steps):
         course.restart()
         count = 0
 

@@ -190,7 +190,6 @@ def test_a_correction_a_year_back_in_minutes(new_desk: Callable[..., Desk], data
         taken.append(time.perf_counter() - started)
         assert outcome.counts == Counts(updated=1)
         assert outcome.refreshed <= 51
-    print(
-        f"{rows.height} minutes; a correction a year back: {min(taken):.3f} s, {outcome.refreshed} later rows written"
-    )
-    assert min(taken) < 1
+    seconds = sorted(taken)[len(taken) // 2]
+    print(f"{rows.height} minutes; a correction a year back: {seconds:.3f} s, {outcome.refreshed} later rows written")
+    assert seconds < 1
