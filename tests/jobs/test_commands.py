@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from market_data.cli.sandboxing import BESIDES_ADDRESSES
+from market_data.sandbox import Sandbox
+from market_data.storage.embedded import EmbeddedServer
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 # Some way up: what is tracked there is less, so that it is quick.
@@ -32,18 +36,18 @@ def module_home() -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(module_home: Path) -> list[str]:
-    return [sys.executable, "-m", "market_data", "--sandbox", "--data-dir", str(module_home / "data")]
+def program(module_home: Path) -> Iterator[Program]:
+    """Runs a command; sandbox and server stay between commands, which is what takes long to start."""
+    with Sandbox() as sandbox, EmbeddedServer(module_home / "data"):
+        values = {**sandbox.urls, **BESIDES_ADDRESSES, "database.data_dir": module_home / "data"}
+        names = {f"MARKET_DATA__{key.upper().replace('.', '__')}": str(value) for key, value in values.items()}
+        environment = os.environ | LITTLE | names
 
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "market_data", *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180, env=environment)
 
-@pytest.fixture(scope="module")
-def program(command: list[str]) -> Program:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, check=False, timeout=180, env=os.environ | LITTLE
-        )
-
-    return run
+        yield run
 
 
 def told(done: subprocess.CompletedProcess[str]) -> Any:
@@ -97,9 +101,9 @@ def test_wrong_usage_is_said_in_one_line(program: Program, arguments: list[str],
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_up_fills_what_is_tracked_stays_and_ends_on_one_signal(command: list[str]) -> None:
+def test_up_fills_what_is_tracked_stays_and_ends_on_one_signal(module_home: Path) -> None:
     with subprocess.Popen(
-        [*command[:-1], f"{command[-1]}-up", "up"],
+        [sys.executable, "-m", "market_data", "--sandbox", "--data-dir", str(module_home / "up"), "up"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,6 +11,7 @@ import pytest
 from market_data.bootstrap import App
 from market_data.cli.following import failures, troubles
 from market_data.cli.logs import configure_logs
+from market_data.jobs import parts as parts_module
 from market_data.jobs import worker as worker_module
 from market_data.jobs.datasets import PLANS
 from market_data.model.errors import SchemaMismatch
@@ -162,6 +163,25 @@ async def test_stopped_under_way_it_goes_back_into_the_queue_and_ends_the_same(o
         await worked(app)
         (part,) = state(app, receipt.job_id).parts
         assert (part.status, part.counts["inserted"]) == (Status.COMPLETED, 30 * 288)
+
+
+async def test_told_to_stop_it_does_not_wait_for_a_source_that_never_answers(opened, monkeypatch) -> None:
+    async def never(*_: object, **__: object):
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(parts_module, "COMMIT_SECONDS", 0.5)
+    async with opened(jobs__drain_seconds=0.5) as app:
+        for name in ("binance", "polygon"):
+            monkeypatch.setattr(app.providers[name], "fetch_candles", never)
+        receipt = app.jobs.trigger([BTC, KO], [Timeframe.D1], start=day(2019, 9, 1), end=day(2019, 9, 11))
+        worker = app.worker()
+        running = asyncio.create_task(worker.run())
+        await seen(lambda: state(app, receipt.job_id).status is Status.IN_PROGRESS)
+        worker.stop()
+        # The time to drain, and that for a commit under way, as docs/operations.md says.
+        await asyncio.wait_for(running, 0.5 + 0.5 + 5)
+        assert {(part.status, part.attempts) for part in state(app, receipt.job_id).parts} == {(Status.QUEUED, 0)}
 
 
 async def test_what_a_dead_worker_left_is_found_and_done(opened) -> None:

@@ -207,7 +207,7 @@ async def _tell(app: App, _worker: Worker) -> None:
 def _told(part: PartState) -> str | None:
     """One line on a part that ended; None for a chore that found nothing to do."""
     line = part_line(part)
-    what = f"{part.task.kind:<9} {part.task!s:<14}"
+    what = f"{part.task.kind:<9} {part.task!s:<22}"
     if part.status is not Status.COMPLETED:
         return f"{what} {part.status}: {part.error or ''}".rstrip()
     if not line["rows"] and part.task.instrument is None:
@@ -249,7 +249,7 @@ def _tell_next(runs: Sequence[Any]) -> None:
 def _farewell(app: App) -> None:
     left = sum(app.jobs.depth().values())
     say(
-        f"stopped; {left} parts wait in the queue and go on with the next start"
+        f"stopped; {left} part{'s' * (left > 1)} left in the queue, to go on with at the next start"
         if left
         else "stopped; nothing was left"
     )
