@@ -276,7 +276,8 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 def test_default_file_holds_every_section_and_nothing_else() -> None:
     assert list(yaml.safe_load(default_yaml())) == [
-        "database", "providers", "instruments", "pipelines", "enrichment", "jobs", "quality", "api", "monitoring",
+        "database", "providers", "instruments", "pipelines", "features", "enrichment", "jobs", "quality", "api",
+        "monitoring",
     ]  # fmt: skip
 
 
