@@ -148,9 +148,12 @@ def _serve(conninfo: str) -> None:
     """The three on loopback, until the process is ended; prints where, and a key."""
     from dataclasses import replace
 
+    from market_data.cli.logs import configure_logs
     from market_data.cli.memory import share_heaps
 
     share_heaps()
+    # As `serve` has it; nothing but the addresses goes to standard output, of which one line is read.
+    configure_logs("WARNING", "console")
     from market_data.api.app import create_api
     from market_data.api.listening import bound, serve_from, server_of
     from market_data.api.served import serving

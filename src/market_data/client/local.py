@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,6 +43,7 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
         overrides["database.sandbox"] = (True, "sandbox")
         overrides["database.url"] = (None, "sandbox")
     settings = load_settings(config, os.environ, overrides)
+    _keep_quiet()
     _hand_over_logs()
     with ExitStack() as stack:
         app = stack.enter_context(open_app(settings, clock=lambda: datetime.now(UTC)))
@@ -50,6 +53,15 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
         stack.enter_context(_listening(create_api(served), path))
         transport = httpx.HTTPTransport(uds=str(path))
         yield stack.enter_context(httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT))
+
+
+def _keep_quiet() -> None:
+    """Only warnings, and those on stderr, unless the caller has set up logs: a notebook wants its frame alone."""
+    if not structlog.is_configured():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -186,6 +189,16 @@ def test_a_server_and_a_local_database_give_the_same(both: tuple[MarketData, Mar
     for data in both:
         with pytest.raises(UnknownInstrument, match="NOSUCH"):
             data.candles("NOSUCH", "1h")
+
+
+def test_a_local_database_is_read_without_a_word(filled: Any) -> None:
+    """In a process of its own, as a notebook is: nobody has set up logs there."""
+    told = "with MarketData.local() as data: print(data.status('BTC')['symbol'])"
+    reading = f"from market_data.client import MarketData\n{told}"
+    environ = os.environ | {"DATABASE_URL": filled.app.database.conninfo()}
+    command = [sys.executable, "-c", reading]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environ)
+    assert (done.stdout, done.stderr) == ("BTC\n", "")
 
 
 def test_frames_go_on_to_pandas(address: str) -> None:
