@@ -1,5 +1,6 @@
 """Documentation names what exists and everything that exists: links, commands, targets, settings, shelves."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -77,6 +78,33 @@ def test_pins_name_versions_and_no_places() -> None:
     extras = project["optional-dependencies"]
     wanted = {normal(re.split(r"[\[>=<; ]", line)[0]) for line in [*project["dependencies"], *extras["dev"]]}
     assert wanted <= {normal(pin.partition("==")[0]) for pin in pins}
+
+
+FIGURE = re.compile(r"(?<![\w.])(\d[\d,.]*\d|\d)\s?(ms|µs|s|seconds|MB|MiB|GB|×|k rows/s|M rows/s|rows/s)(?![\w/])")
+
+
+def quoted_figures(text: str) -> list[float]:
+    """Numbers with a unit of speed, size or ratio in running text; blocks of code show output, not claims."""
+    running = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [float(number.replace(",", "")) for number, _ in FIGURE.findall(running)]
+
+
+def measured(results: dict[str, dict[str, object]], figure: float) -> bool:
+    """Whether some result, rounded as the figure is, is that figure."""
+    digits = len(str(figure).rstrip("0").partition(".")[2])
+    values = [one["value"] for one in results.values() if isinstance(one.get("value"), int | float)]
+    return any(round(float(str(value)), digits) == figure for value in values)
+
+
+def test_figures_quoted_in_the_readme_are_measured() -> None:
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+    assert [figure for figure in quoted_figures(README) if not measured(results, figure)] == []
+
+
+def test_a_figure_nobody_measured_is_found() -> None:
+    results = {"a": {"value": 9.4513}, "b": {"value": 120}}
+    assert quoted_figures("features in 9.5 ms, 7.4 × faster, 1,200 rows/s, Python 3.11, 30 days") == [9.5, 7.4, 1200]
+    assert [measured(results, figure) for figure in (9.5, 9.45, 9.4, 120.0, 12.0)] == [True, True, False, True, False]
 
 
 def test_every_data_file_names_its_origin_and_licence() -> None:

@@ -1,7 +1,8 @@
 """Every command the documentation shows is run as it stands, on sources that the sandbox plays.
 
 Of a page its ```console and ```python blocks are run, in order and in one shell session. A block that cannot be has
-`<!-- not run: REASON -->` on the line before it; `NOT_RUN` counts them.
+`<!-- not run: REASON -->` on the line before it; `NOT_RUN` counts them. A program with a title is also written to a
+file of that name.
 
 A command that stays (`STAYS`) is started, waited for until it says that it is ready, and stopped by SIGINT when another
 one that stays follows or the page ends. A line whose comment says "exits 3" may end with 3. Addresses of the pages are
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from psycopg.conninfo import conninfo_to_dict
 
 from market_data.cli.app import app
 from market_data.cli.program import globals_first
@@ -47,7 +49,8 @@ STAYS = {
 }
 COMMAND_SECONDS = 180
 BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?^ *```(?P<kind>console|python|sh)\n(?P<text>.*?)^ *```",
+    r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?"
+    r"^ *```(?P<kind>console|python|sh)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
 SERVER = "postgresql://market:secret@db.example.com/market"
@@ -69,6 +72,7 @@ class Block:
     kind: str
     commands: tuple[str, ...]
     not_run: str | None
+    title: str | None
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -80,7 +84,7 @@ def blocks(text: str) -> Iterator[Block]:
         else:
             assert found["kind"] == "console", "shell lines stand in ```console, each after `$ `"
             commands = [line.removeprefix("$ ").strip() for line in body.splitlines() if line.startswith("$ ")]
-        yield Block(found["kind"], tuple(commands), found["reason"])
+        yield Block(found["kind"], tuple(commands), found["reason"], found["title"])
 
 
 @dataclass
@@ -97,6 +101,8 @@ class Session:
     def run(self, page: str) -> None:
         """Run a page; what went wrong is in `failures`."""
         for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+            if block.title:
+                (self.folder / block.title).write_text(block.commands[0], encoding="utf-8")
             if block.not_run is None:
                 for command in block.commands:
                     begun = time.monotonic()
@@ -159,10 +165,17 @@ class Session:
         except subprocess.TimeoutExpired:
             os.killpg(self.staying.pid, signal.SIGKILL)
             _, said = self.staying.communicate()
-        # 130 is what a shell calls ended by SIGINT; make says 2 of whatever it interrupts.
-        if self.staying.returncode not in (0, 130, *((2,) if self.staying_line.startswith("make ") else ())):
+        # Ended by SIGINT is 130 to a shell; make itself dies of it, once its child has ended well.
+        well = {0, 130, -signal.SIGINT} if self.staying_line.startswith("make ") else {0, 130}
+        if self.staying.returncode not in well:
             self.failures.append(f"{page}: {self.staying_line}\n  exit {self.staying.returncode}: {said[-1500:]}")
         self.staying = None
+
+
+def as_url(conninfo: str) -> str:
+    """The same connection as one word."""
+    parts = conninfo_to_dict(conninfo)
+    return f"postgresql://{parts['user']}@/{parts['dbname']}?host={parts['host']}&port={parts['port']}"
 
 
 @contextmanager
@@ -196,7 +209,7 @@ def session(home: Path, database_url: str) -> Iterator[Session]:
         environ = {"HOME": str(home), "PATH": f"{bin_folder}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
         environ |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         environ |= {f"MARKET_DATA__{key}": value for key, value in settings.items()}
-        replaced = {"127.0.0.1:8000": f"127.0.0.1:{port}", SERVER: database_url}
+        replaced = {"127.0.0.1:8000": f"127.0.0.1:{port}", SERVER: shlex.quote(as_url(database_url))}
         free.close()
         yield Session(folder, environ, replaced)
 
