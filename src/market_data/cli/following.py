@@ -99,7 +99,7 @@ def bars() -> Iterator[Callable[[Sequence[PartState]], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        whole = progress.add_task("all parts", total=None, rate="")
+        whole = progress.add_task("all parts", total=0, rate="")
         shown: dict[int, TaskID] = {}
 
         def show(parts: Sequence[PartState]) -> None:
