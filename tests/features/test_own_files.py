@@ -92,7 +92,7 @@ def test_a_file_that_is_not_one_is_named(tmp_path: Path) -> None:
 
 def test_the_example_of_the_howto_keeps_the_laws(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "howto" / "add-a-feature.md").read_text()
-    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (example,) = re.findall(r"^```python[^\n]*\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     path = tmp_path / "momentum.py"
     path.write_text(example)
     (momentum,) = features_of(path)
