@@ -133,8 +133,8 @@ def test_killing_the_program_at_every_step(
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Database]:
-    with Database.open(None, tmp_path) as database:
+def own_server(data_home: Path) -> Iterator[Database]:
+    with Database.open(None, data_home) as database:
         upgrade(database)
         yield database
 

@@ -30,6 +30,7 @@ DATABASE: Final = "market_data"
 START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.005
+LOG_READ_BYTES: Final = 20_000
 LOG_KEPT_BYTES: Final = 16 * 1024 * 1024
 
 # For a laptop with two cores. No parallel plans: they need /dev/shm, of which containers have 64 MB.
@@ -167,11 +168,13 @@ class EmbeddedServer:
     def _ensure_started(self) -> str:
         """Start the server unless it runs; the start lock is held."""
         running = Postmaster.of(self.cluster)
+        # What earlier starts said explains nothing of this one.
+        log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         if running is None:
             self._account.open_way_to(self.home)
             self._ensure_cluster()
             running = self._start()
-        return self._conninfo(self._wait_ready(running))
+        return self._conninfo(self._wait_ready(running, log_start))
 
     def _conninfo(self, running: Postmaster) -> str:
         return f"host={running.socket_dir} port={running.port} user={ROLE} dbname={DATABASE}"
@@ -265,8 +268,8 @@ class EmbeddedServer:
             time.sleep(POLL_SECONDS)
         raise DatabaseUnavailable(f"PostgreSQL wrote no pid file in {self.cluster} in time; see {self.log_file}")
 
-    def _wait_ready(self, running: Postmaster) -> Postmaster:
-        deadline, log_start = time.monotonic() + self._start_seconds, max(0, self.log_file.stat().st_size - 20_000)
+    def _wait_ready(self, running: Postmaster, log_start: int) -> Postmaster:
+        deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
             now = Postmaster.of(self.cluster)
             if now is None:
@@ -280,9 +283,10 @@ class EmbeddedServer:
         )
 
     def _log_since(self, position: int) -> str:
+        """The newest of what was logged since a position; since the beginning when the log is a new one by now."""
         with self.log_file.open("rb") as log:
-            log.seek(position)
-            return log.read(20_000).decode(errors="replace").strip()
+            log.seek(position if position <= self.log_file.stat().st_size else 0)
+            return log.read()[-LOG_READ_BYTES:].decode(errors="replace").strip()
 
     def _stop(self) -> None:
         """Ask for a fast shutdown and wait until the server is gone; the start lock is held."""
