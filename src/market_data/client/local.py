@@ -44,7 +44,6 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
         overrides["database.url"] = (None, "sandbox")
     settings = load_settings(config, os.environ, overrides)
     _keep_quiet()
-    _hand_over_logs()
     with ExitStack() as stack:
         app = stack.enter_context(open_app(settings, clock=lambda: datetime.now(UTC)))
         served = stack.enter_context(serving(app))
@@ -73,20 +72,3 @@ def _listening(api: FastAPI, path: Path) -> Iterator[None]:
         listening.bind(str(path))
         with in_background(api, listening):
             yield
-
-
-def _hand_over_logs() -> None:
-    """Give our logs to the standard library's, whose levels and handlers are the user's, unless they lead elsewhere.
-
-    Untouched, structlog prints every request into a notebook.
-    """
-    if not structlog.is_configured():
-        structlog.configure(
-            processors=[
-                structlog.stdlib.filter_by_level,
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.KeyValueRenderer(key_order=["event"]),
-            ],
-            logger_factory=structlog.stdlib.LoggerFactory(),
-            wrapper_class=structlog.stdlib.BoundLogger,
-        )
