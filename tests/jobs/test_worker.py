@@ -160,9 +160,14 @@ async def test_stopped_under_way_it_goes_back_into_the_queue_and_ends_the_same(o
         await asyncio.wait_for(running, 30)
         (part,) = state(app, receipt.job_id).parts
         assert (part.status, part.attempts) == (Status.QUEUED, 0)
+        # What is committed is told while it waits.
+        stored = len(app.database.rows("SELECT 1 FROM market_data_v2"))
+        assert (part.counts["inserted"], list(part.sources)) == (stored, ["binance"])
         await worked(app)
         (part,) = state(app, receipt.job_id).parts
-        assert (part.status, part.counts["inserted"]) == (Status.COMPLETED, 30 * 288)
+        assert (part.status, part.counts["inserted"], list(part.sources)) == (
+            Status.COMPLETED, 30 * 288, ["binance"],
+        )  # fmt: skip
 
 
 async def test_told_to_stop_it_does_not_wait_for_a_source_that_never_answers(opened, monkeypatch) -> None:

@@ -57,7 +57,8 @@ def backfill(
         print_json([job_fields(job) for job in jobs])
     elif jobs:
         summarise(jobs)
-        if not any(sum(part.counts.values()) or part.error for job in jobs for part in job.parts):
+        parts = [part for job in jobs for part in job.parts]
+        if all(part.status is Status.COMPLETED and not sum(part.counts.values()) for part in parts):
             say("nothing was left to do")
     conclude(jobs, notes=not as_json)
 

@@ -114,12 +114,15 @@ def note_dataset_progress(connection: Connection, run_id: UUID, until: datetime,
 
 
 def requeue_part(connection: Connection, run_id: UUID, error: str | None, *, counts_as_try: bool) -> None:
-    """Put a part back to where it waits, with why."""
+    """Put a part back to where it waits, with why, and with what it has done so far."""
     connection.execute(
-        "UPDATE job_parts SET status = 'queued', attempts = attempts + %s, error = %s "
+        "UPDATE job_parts SET status = 'queued', attempts = attempts + %s, error = %s, counts = %s, sources = %s "
         "WHERE run_id = %s AND status = 'in_progress'",
-        [int(counts_as_try), error, run_id],
-    )
+        [
+            int(counts_as_try), error, Jsonb(fetched_counts(connection, run_id)),
+            fetched_sources(connection, run_id), run_id,
+        ],
+    )  # fmt: skip
     connection.execute(
         "UPDATE backfill_state SET retry_count = retry_count + %s, error_message = %s WHERE backfill_job_id = %s",
         [int(counts_as_try), error, run_id],
@@ -139,14 +142,15 @@ def end_part(
     notes: Sequence[str] = (),
     error: str | None = None,
 ) -> None:
-    """Close a part; its counts are those of all its tries, from the fetch log unless given."""
+    """Close a part; its counts and sources are those of all its tries, from the fetch log unless counts are given."""
     found = dict(counts) if counts is not None else fetched_counts(connection, run_id)
+    used = list(sources) if counts is not None else fetched_sources(connection, run_id) or list(sources)
     connection.execute(
         "UPDATE job_parts SET status = %s, finished_at = %s, counts = %s, sources = %s, quality_score = %s, gaps = %s, "
         "notes = %s, error = %s, attempts = attempts + %s, "
         "done = CASE WHEN %s = 'completed' THEN expected ELSE done END "
         "WHERE run_id = %s AND status IN ('queued', 'in_progress')",
-        [status.value, now, Jsonb(found), list(sources), quality_score, gaps, list(notes), error,
+        [status.value, now, Jsonb(found), used, quality_score, gaps, list(notes), error,
          int(status is not Status.CANCELLED), status.value, run_id],
     )  # fmt: skip
     # CONTRACT's states of a backfill know no cancelled one: it is as good as failed, and can be resumed.
@@ -163,6 +167,16 @@ def fetched_counts(connection: Connection, run_id: UUID) -> dict[str, int]:
     row = connection.execute(f"SELECT {_SUMS} FROM enrichment_fetch_log WHERE run_id = %s", [run_id]).fetchone()
     assert row is not None
     return dict(zip(_COUNTED, row, strict=True))
+
+
+def fetched_sources(connection: Connection, run_id: UUID) -> list[str]:
+    """The sources that gave rows in a run, over all its tries, in the order of their first ones."""
+    rows = connection.execute(
+        "SELECT source FROM enrichment_fetch_log WHERE run_id = %s AND records_fetched > 0 "
+        "GROUP BY source ORDER BY min(id)",
+        [run_id],
+    )
+    return [source for (source,) in rows]
 
 
 def cancel_parts(connection: Connection, job_id: UUID, now: datetime) -> list[int]:
