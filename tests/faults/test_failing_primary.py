@@ -86,7 +86,7 @@ def two_databases(database_url: str, another_database_url: str) -> tuple[str, st
 
 @pytest.mark.parametrize("faults", [FAULTS[0], pytest.param(FAULTS[1], marks=pytest.mark.prove)])
 async def test_the_same_rows(two_databases: tuple[str, str], faults: str) -> None:
-    await compare(two_databases, faults, 4, timedelta(days=150))
+    await compare(two_databases, faults, 4, timedelta(days=60))
 
 
 @pytest.mark.prove
