@@ -74,7 +74,13 @@ class Page:
     """The provider's name, with the market after a colon where it matters: ``binance:spot``."""
     fetched_at: datetime
     response_ms: float
+    """From asking to the whole answer; waiting for a limit of our own, before asking, is no part of it."""
     quota_remaining: float | None = None
+
+    @property
+    def requested_at(self) -> datetime:
+        """When it was asked for."""
+        return self.fetched_at - timedelta(milliseconds=self.response_ms)
 
 
 class Provider(ABC):

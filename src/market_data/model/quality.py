@@ -61,8 +61,8 @@ def freshness(latency_seconds: pl.Series, asset_class: AssetClass) -> pl.Series:
     """1 up to the class's target latency, 0 from its stale threshold, linear between; null where unknown.
 
     The latency of a candle is how long after it could first have been had it was fetched, in seconds: `fetched_at`
-    less the later of its end and the moment the run first asked for it. A candle of last year that was fetched as soon
-    as somebody wanted it is as fresh as one of this minute.
+    less the later of its end and the moment its page was asked for. A candle of last year that its source gave at once
+    is as fresh as one of this minute, however long the run was at earlier pages or waited for its turn.
     """
     limits = FRESHNESS[asset_class]
     # Divided by NumPy, see `completeness`.

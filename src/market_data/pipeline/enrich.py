@@ -241,16 +241,16 @@ class Enricher:
             async for page in _ahead(pages, self.batch_rows):
                 full = sum(waited.frame.height for waited in waiting) >= self.batch_rows
                 if waiting and (full or page.source != waiting[-1].source):
-                    batch = _batch(series, waiting, TimeRange(begun, _bound(page, "min")), now)
+                    batch = _batch(series, waiting, TimeRange(begun, _bound(page, "min")))
                     begun, waiting = batch.span.end, []
                     yield batch
                 waiting.append(page)
         except MarketDataError:
             if waiting:
-                yield _batch(series, waiting, TimeRange(begun, _bound(waiting[-1], "max") + MICROSECOND), now)
+                yield _batch(series, waiting, TimeRange(begun, _bound(waiting[-1], "max") + MICROSECOND))
             raise
         if waiting:
-            yield _batch(series, waiting, TimeRange(begun, span.end), now)
+            yield _batch(series, waiting, TimeRange(begun, span.end))
 
     def _log_failure(self, series: Series, provider: Provider, purpose: Purpose, error: MarketDataError) -> None:
         instrument, timeframe, run_id = series.instrument, series.timeframe, purpose.run_id
@@ -283,14 +283,16 @@ class Enricher:
         return len(expected[expected <= to_micros(stored[-1])]) - stored.len()
 
 
-def _batch(series: Series, pages: list[Page], span: TimeRange, requested_at: datetime) -> Batch:
+def _batch(series: Series, pages: list[Page], span: TimeRange) -> Batch:
     newest = pages[-1]
+    slowest = max(page.fetched_at - page.requested_at for page in pages)
     return Batch(
         series=series,
         frame=pl.concat([page.frame for page in pages]),
         source=newest.source,
         fetched_at=newest.fetched_at,
-        requested_at=requested_at,
+        # Every page is judged against when it was asked for; none of the batch as fresher than its slowest.
+        requested_at=newest.fetched_at - slowest,
         span=span,
         response_ms=sum(page.response_ms for page in pages) / len(pages),
         quota_remaining=newest.quota_remaining,

@@ -154,7 +154,7 @@ class Healer:
             ):
                 if page.frame.is_empty():
                     continue
-                batch = _batch(series, page, now)
+                batch = _batch(series, page)
                 purpose = Purpose(run_id=run_id, span=span, actor="heal")
                 outcome = await asyncio.to_thread(ingest, self.database, self.shelves, batch, purpose, self.clock)
                 counts += outcome.counts
@@ -237,7 +237,7 @@ def _overlap(stretch: Stretch, gap: Stretch) -> Stretch:
     return replace(stretch, start=max(stretch.start, gap.start), end=min(stretch.end, gap.end))
 
 
-def _batch(series: Series, page: Page, requested_at: datetime) -> Batch:
+def _batch(series: Series, page: Page) -> Batch:
     times = page.frame["timestamp"]
     first, last = times.min(), times.max()
     assert isinstance(first, datetime)
@@ -247,7 +247,7 @@ def _batch(series: Series, page: Page, requested_at: datetime) -> Batch:
         frame=page.frame.sort(pl.col("timestamp"), maintain_order=True),
         source=page.source,
         fetched_at=page.fetched_at,
-        requested_at=requested_at,
+        requested_at=page.requested_at,
         # Only what the rows themselves show: the settling audit judges the rest.
         span=TimeRange(first, last + timedelta(microseconds=1)),
         response_ms=page.response_ms,

@@ -44,7 +44,7 @@ class Batch:
     source: str
     fetched_at: datetime
     requested_at: datetime
-    """When the run first asked: what freshness is measured from for candles older than that."""
+    """When the rows were asked for: what freshness is measured from for candles that had ended by then."""
     span: TimeRange
     """What was asked for; the rows lie in it."""
     response_ms: float

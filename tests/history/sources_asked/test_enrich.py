@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -71,3 +71,66 @@ async def test_what_fails_after_its_last_candle_left_nothing_undone(
 ) -> None:
     report = await enriched(desk, breaks_down(40), make_source("second"))
     assert (report.counts.inserted, report.error) == (40, None)
+
+
+@pytest.fixture
+def paged_slowly(make_source: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Makes a source that answers in 100 ms, but is asked for its pages of five two minutes apart."""
+
+    def make(desk: Any, name: str, **values: Any) -> Any:
+        source = make_source(name)
+
+        async def fetch(
+            _instrument: Instrument, _timeframe: Timeframe, start: datetime, _end: datetime, *, now: datetime
+        ) -> AsyncIterator[Page]:
+            for number, first in enumerate(range(0, 40, 5)):
+                rows = [desk.candle(i, **values) for i in range(first, first + 5) if desk.at(i) >= start]
+                asked = now + number * timedelta(minutes=2)
+                if rows:
+                    yield Page(
+                        frame=desk.frame(rows),
+                        source=name,
+                        fetched_at=asked + timedelta(milliseconds=100),
+                        response_ms=100.0,
+                    )
+
+        monkeypatch.setattr(source, "fetch_candles", fetch)
+        return source
+
+    return make
+
+
+async def test_a_candle_is_as_fresh_however_long_the_run_waited_to_ask_for_it(
+    desk: Any, paged_slowly: Callable[..., Any]
+) -> None:
+    report = await enriched(desk, paged_slowly(desk, "first"))
+    assert (report.error, report.counts.inserted) == (None, 40)
+    ages = desk.table("candles", "data_age_seconds, quality_score", "timestamp")
+    assert ages == [(pytest.approx(0.1), 1.0)] * 40
+
+
+async def test_a_long_backfill_loses_to_no_other_source(
+    desk: Any, make_source: Callable[..., Any], paged_slowly: Callable[..., Any]
+) -> None:
+    await enriched(desk, paged_slowly(desk, "first"))
+    report = await enriched(desk, make_source("second", [desk.candle(i, close="101") for i in range(40)]))
+    assert (report.counts.updated, report.counts.kept) == (0, 40)
+    assert set(desk.present()["source"]) == {"first"}
+
+
+async def test_a_candle_that_closed_while_it_was_asked_for_has_its_true_age(
+    desk: Any, make_source: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.now = desk.at(40) - timedelta(seconds=30)
+    source = make_source("first")
+
+    async def fetch(
+        _instrument: Instrument, _timeframe: Timeframe, _start: datetime, _end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        answered = now + timedelta(seconds=45)
+        rows = [desk.candle(38), desk.candle(39)]
+        yield Page(frame=desk.frame(rows), source="first", fetched_at=answered, response_ms=45_000.0)
+
+    monkeypatch.setattr(source, "fetch_candles", fetch)
+    await enriched(desk, source)
+    assert desk.table("candles", "data_age_seconds", "timestamp") == [(45.0,), (15.0,)]

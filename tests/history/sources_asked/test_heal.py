@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass
+from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.heal import Healer, Patience, joined
 from market_data.storage import coverage as ledger
@@ -109,3 +110,21 @@ def test_distant_gaps_are_asked_for_apart(desk: Any) -> None:
     assert joined(desk.series, [gap(0, 1), gap(400, 402), gap(1000, 1001)]) == [
         TimeRange(desk.at(0), desk.at(402)), TimeRange(desk.at(1000), desk.at(1001)),
     ]  # fmt: skip
+
+
+async def test_a_healed_candle_is_as_fresh_however_long_the_source_was_waited_for(
+    gappy: Any, make_source: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source("binance")
+
+    async def fetch(*_: Any, now: datetime) -> AsyncIterator[Page]:
+        for number, position in enumerate((2, 3, 6), start=1):
+            answered = now + number * timedelta(minutes=5)
+            frame = gappy.frame([gappy.candle(position)])
+            yield Page(frame=frame, source="binance", fetched_at=answered, response_ms=200.0)
+
+    monkeypatch.setattr(source, "fetch_candles", fetch)
+    (healed,) = await healer(gappy, source).heal()
+    assert healed.filled == 3
+    ages = dict(gappy.table("candles", "timestamp, data_age_seconds", "timestamp"))
+    assert [ages[gappy.at(i)] for i in (2, 3, 6)] == [pytest.approx(0.2)] * 3
