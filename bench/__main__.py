@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.figures import Figure
+from market_data.model.allocation import keep_freed_memory
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
@@ -52,6 +53,8 @@ def machine() -> dict[str, object]:
 
 def main() -> int:
     """Measures, prints and writes; figures of modules that were left out keep their last value."""
+    # As the program does: before the first library makes its threads.
+    keep_freed_memory()
     known = modules()
     wanted = sys.argv[1:] or known
     if unknown := [name for name in wanted if name not in known]:

@@ -310,10 +310,10 @@ class TestFundingRatePercentile:
         assert found == [pytest.approx(29 / 30 * 100, rel=1e-15)]
 
     def test_forgets_after_ninety_days(self):
-        # Daily rates: the 90 newest count. All but the last of them are 3, older ones 1; the current is 2.
-        rates = [1.0] * 100 + [3.0] * 89 + [2.0]
+        # Daily rates: the 90 newest count. Of those 30 are 1.5, 59 are 3, and the current is 2; older ones are 1.
+        rates = [1.0] * 100 + [1.5] * 30 + [3.0] * 59 + [2.0]
         found = value("funding_rate_percentile", close=[1.0], observations=self.funding(rates, timedelta(days=1)))
-        assert found == [0.0]
+        assert found == [30 / 90 * 100]
 
     def test_uses_what_was_known_at_the_close(self):
         # At 01:00 of the day the newest is midnight's; the rate of 08:00 counts from the candle that ends then.

@@ -8,6 +8,10 @@ def main() -> None:
     from market_data.cli.title import hide_database_url
 
     hide_database_url(sys.argv[1:])
+    from market_data.model.allocation import keep_freed_memory
+
+    # Before the first library makes its threads, which would get heaps of their own.
+    keep_freed_memory()
     from market_data.cli.app import app  # what is imported here delays nothing that only wants the package
 
     app(prog_name="market-data")
