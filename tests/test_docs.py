@@ -80,6 +80,21 @@ def test_pins_name_versions_and_no_places() -> None:
     assert wanted <= {normal(pin.partition("==")[0]) for pin in pins}
 
 
+def test_the_drawing_of_the_architecture_has_every_package() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    drawing = text.split("```")[1]
+    drawn = set(re.findall(r"\b[a-z]+\b", drawing))
+    there = {
+        path.stem
+        for path in (ROOT / "src" / "market_data").iterdir()
+        if path.name[0] not in "_." and path.suffix != ".typed"
+    }
+    assert there <= drawn
+    absent = re.search(r"not\nthere yet \(([^)]*)\)", text)
+    assert absent
+    assert not there & set(absent[1].split(", "))
+
+
 FIGURE = re.compile(r"(?<![\w.])(\d[\d,.]*\d|\d)\s?(ms|µs|s|seconds|MB|MiB|GB|×|k rows/s|M rows/s|rows/s)(?![\w/])")
 
 
