@@ -24,7 +24,7 @@ from market_data.model.session import Grid
 from market_data.model.timeframe import Timeframe
 from market_data.providers.yahoo import Yahoo, YahooSettings
 from market_data.providers.yahoo.parse import Split, find_listing, parse_chart
-from market_data.providers.yahoo.repair import at_session_open, unadjusted, without_live_row
+from market_data.providers.yahoo.repair import at_session_open, in_coins, unadjusted, without_live_row
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
 
@@ -237,6 +237,26 @@ def test_duplicate_last_day_and_shifted_stamps() -> None:
     assert matched["close"].to_list() == [1, 3, 4]
     assert without_live_row(matched, sessions)["close"].to_list() == [1, 3]
     assert without_live_row(matched.head(2), sessions)["close"].to_list() == [1, 3]
+
+
+def test_dollars_are_not_taken_for_coins() -> None:
+    """34,872,900 dollars at a mean of 69,500 are 501.768… coins; no dollars are no coins, and that is known."""
+    hours = CANDLES.conform(
+        pl.DataFrame(
+            {
+                "timestamp": [datetime(2025, 3, 3, hour, tzinfo=UTC) for hour in (0, 1)],
+                "open": [69_500, 69_600],
+                "high": [70_000, 69_600],
+                "low": [69_000, 69_600],
+                "close": [69_500, 69_600],
+                "volume": [34_872_900, 0],
+            }
+        )
+    )
+    told = in_coins(hours)
+    assert told["quote_volume"].to_list() == [34_872_900, 0]
+    assert told["volume"].to_list() == [pytest.approx(Decimal(34_872_900) / 69_500, abs=Decimal("1e-17")), 0]
+    assert told["notes"].to_list() == ["base_volume_unknown", None]
 
 
 @pytest.mark.parametrize(

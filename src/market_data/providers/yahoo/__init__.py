@@ -33,7 +33,8 @@ class Yahoo(Provider):
 
     Prices went through a 32-bit float at the source and are kept with the digits it sends, but for those taken
     back over a split (see `repair.unadjusted`). Where the later splits could not be fetched the notes say that.
-    Options and news are of the present only.
+    Options and news are of the present only. A coin's volume is stated in dollars: it is kept as quote volume, and
+    what it is in coins is estimated and noted as unknown.
     """
 
     name = NAME

@@ -26,6 +26,7 @@ from market_data.providers.yahoo.parse import Chart, Split
 from market_data.providers.yahoo.repair import (
     NOTE_SPLITS_UNKNOWN,
     at_session_open,
+    in_coins,
     noted,
     unadjusted,
     without_live_row,
@@ -93,7 +94,9 @@ class Candles:
         rows = without_live_row(rows, base).unique(maintain_order=True).sort("timestamp", maintain_order=True)
         rows = rows.filter(pl.col("timestamp").is_between(span.start, span.end, closed="left"))
         rows = with_volumes_doubted(closed(rows, base, asked, known_until))
-        if asset_class is not AssetClass.CRYPTO:
+        if asset_class is AssetClass.CRYPTO:
+            rows = in_coins(rows)
+        else:
             known = splits is not None
             rows = unadjusted(rows, splits or (), chart.zone, chart.price_hint)
             rows = with_split_notes(rows, splits or (), chart.zone)

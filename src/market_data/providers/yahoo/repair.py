@@ -16,6 +16,7 @@ PRICES = ("open", "high", "low", "close")
 NOTE_UNADJUSTED = "unadjusted_for_splits"
 NOTE_DUPLICATE = "earlier_row_of_the_day_dropped"
 NOTE_SPLITS_UNKNOWN = "later_splits_unknown"
+NOTE_BASE_VOLUME_UNKNOWN = "base_volume_unknown"
 # Half the spacing of 32-bit floats, relative to the value: Yahoo's prices went through one.
 SINGLE_PRECISION = 2.0**-23
 
@@ -65,6 +66,21 @@ def unadjusted(rows: pl.DataFrame, splits: Sequence[Split], zone: tzinfo, price_
         volume=pl.when(changed).then(pl.col("volume") * pl.col("down") / pl.col("up")).otherwise("volume"),
         notes=pl.when(changed).then(with_note(NOTE_UNADJUSTED)).otherwise("notes"),
     ).select(rows.columns)
+
+
+def in_coins(rows: pl.DataFrame) -> pl.DataFrame:
+    """Candles of a coin with their volume as what it is: the source states dollars where all others state coins.
+
+    The dollars become `quote_volume`. How many coins they bought is not sent: `volume` is what they buy at the mean of
+    high, low and close, and the row's note says that it is not known.
+    """
+    typical = (pl.col("high") + pl.col("low") + pl.col("close")) / pl.lit(3, EXACT)
+    traded = (pl.col("volume") > 0) & (typical > 0)
+    return rows.with_columns(
+        quote_volume=pl.col("volume"),
+        volume=pl.when(traded).then(pl.col("volume") / typical).otherwise("volume"),
+        notes=pl.when(traded).then(with_note(NOTE_BASE_VOLUME_UNKNOWN)).otherwise("notes"),
+    )
 
 
 def noted(rows: pl.DataFrame, note: str) -> pl.DataFrame:
