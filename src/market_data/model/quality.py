@@ -89,10 +89,10 @@ def status_name(*, lag: timedelta | None, quality_score: float | None, failed: b
     Args:
         lag: for how long the first expected candle that is not stored has been due; None when nothing is stored.
         quality_score: mean score of its candles, None when nothing is stored.
-        failed: whether the last run failed.
+        failed: whether the newest run of one of its timeframes failed.
 
     Returns:
-        `error` when the last run failed, `not_enriched` when nothing was ever stored, `stale` with a lag over 3 days or
+        `error` when one failed, `not_enriched` when nothing was ever stored, `stale` with a lag over 3 days or
         a score under 0.85, `healthy` with a lag under a day and a score over 0.9, else `warning`.
     """
     if failed:

@@ -271,7 +271,7 @@ class Enricher:
                 return
             audit.finish_run(connection, run_id, report.counts, error, now)
             source = report.sources[-1] if report.sources else None
-            audit.record_status(connection, report.series.instrument, source, error, now)
+            audit.record_status(connection, report.series, source, error, now)
 
     def _count_gaps(self, series: Series, span: TimeRange) -> int:
         """Expected closed candles between the first and last stored one of the range that are not stored."""

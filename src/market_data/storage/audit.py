@@ -195,20 +195,30 @@ def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRa
     )
 
 
-def record_status(
-    connection: Connection, instrument: Instrument, source: str | None, error: str | None, now: datetime
-) -> None:
-    """Bring enrichment_status up to date after a run."""
+def record_status(connection: Connection, series: Series, source: str | None, error: str | None, now: datetime) -> None:
+    """Bring enrichment_status of the series' instrument up to date after a run.
+
+    It is an error while the newest run of one of its timeframes failed: of those tracked, else of all ever enriched.
+    """
     connection.execute(
         _STATUS,
         {
-            "symbol": instrument.symbol,
-            "asset_class": instrument.asset_class.value,
+            "symbol": series.symbol,
+            "asset_class": series.asset_class.value,
             "source": source,
-            "error": error,
+            "error": _errors(connection, series, error),
             "now": now,
         },
     )
+
+
+def _errors(connection: Connection, series: Series, error: str | None) -> str | None:
+    """Why the newest run of each timeframe failed, the series' own being `error`; None when none did."""
+    found = connection.execute(_FAILED, series.key).fetchall()
+    failed = {Timeframe(name): text for name, text in found} | ({} if error is None else {series.timeframe: error})
+    if len(failed) < 2:
+        return next(iter(failed.values()), None)
+    return "; ".join(f"{timeframe.value}: {failed[timeframe]}" for timeframe in Timeframe if timeframe in failed)
 
 
 def record_progress(
@@ -246,6 +256,17 @@ ON CONFLICT (symbol, asset_class, date) DO UPDATE SET (total_records, validated_
     (excluded.total_records, excluded.validated_records, excluded.validation_rate, excluded.gaps_detected,
     excluded.anomalies_detected, excluded.avg_quality_score, excluded.data_completeness, excluded.sources_used,
     excluded.updated_at)
+"""
+
+# Of the other timeframes; a run that is under way or was stopped says nothing.
+_FAILED = """
+SELECT timeframe, error FROM (
+    SELECT DISTINCT ON (r.timeframe) r.timeframe, r.error FROM runs r
+    LEFT JOIN tracked_symbols t ON (t.symbol, t.asset_class) = (r.symbol, r.asset_class) AND t.active
+    WHERE r.symbol = %s AND r.asset_class = %s AND r.timeframe <> %s AND r.kind = 'enrich'
+        AND r.status IN ('completed', 'failed') AND (t.symbol IS NULL OR r.timeframe = ANY(t.timeframes))
+    ORDER BY r.timeframe, r.started_at DESC
+) newest WHERE error IS NOT NULL
 """
 
 _STATUS = """

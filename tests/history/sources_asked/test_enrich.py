@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from market_data.model.dataset import CANDLES
 from market_data.model.errors import ProviderUnavailable
-from market_data.model.instrument import AssetClass, Instrument
-from market_data.model.provider import Page
+from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.provider import Capability, Page
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.enrich import Enricher, SeriesReport
+from market_data.storage.tracked import track
 
 
 async def enriched(desk: Any, *sources: Any) -> SeriesReport:
@@ -134,3 +136,49 @@ async def test_a_candle_that_closed_while_it_was_asked_for_has_its_true_age(
     monkeypatch.setattr(source, "fetch_candles", fetch)
     await enriched(desk, source)
     assert desk.table("candles", "data_age_seconds", "timestamp") == [(45.0,), (15.0,)]
+
+
+def standing(desk: Any) -> tuple[Any, ...]:
+    (row,) = desk.table("enrichment_status", "status, error_message", "symbol")
+    return tuple(row)
+
+
+async def test_a_failed_timeframe_is_told_until_it_succeeds(desk: Any, make_source: Callable[..., Any]) -> None:
+    hours, quarters = desk.series, Series(desk.series.instrument, Timeframe.H4)
+
+    async def run(series: Series, *sources: Any) -> None:
+        enricher = Enricher(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, batch_rows=5)
+        await enricher.enrich([series.instrument], [series.timeframe], desk.at(0), desk.at(40))
+        desk.now += timedelta(minutes=1)
+
+    class Quarters(make_source("third").__class__):  # type: ignore[misc,name-defined]  # the fixture's own class
+        capabilities = (
+            Capability(
+                dataset=CANDLES, asset_classes=frozenset({AssetClass.CRYPTO}), timeframes=frozenset({Timeframe.H4})
+            ),
+        )
+
+    await run(hours, make_source("first", error=ProviderUnavailable("down")))
+    assert standing(desk) == ("error", "down")
+    await run(quarters, Quarters(desk, "third", [0, 4, 8]))
+    assert standing(desk) == ("error", "down"), "the newest run of its hours failed"
+    await run(quarters, Quarters(desk, "third", error=ProviderUnavailable("away")))
+    assert standing(desk) == ("error", "1h: down; 4h: away")
+    await run(hours, make_source("first", range(40)))
+    assert standing(desk) == ("error", "away")
+    await run(quarters, Quarters(desk, "third", [0, 4, 8]))
+    assert standing(desk) == ("healthy", None)
+
+
+async def test_what_failed_once_and_is_not_tracked_does_not_stay_an_error(
+    desk: Any, make_source: Callable[..., Any]
+) -> None:
+    instrument = desk.series.instrument
+    track(desk.database, [instrument], [Timeframe.H1], desk.now)
+    enricher = Enricher(desk.database, {AssetClass.CRYPTO: [make_source("first", range(40))]}, desk.shelves,
+                        lambda: desk.now, batch_rows=5)  # fmt: skip
+    await enricher.enrich([instrument], [Timeframe.M1], desk.at(0), desk.at(40))
+    assert standing(desk)[0] == "error"
+    desk.now += timedelta(minutes=1)
+    await enricher.enrich([instrument], [Timeframe.H1], desk.at(0), desk.at(40))
+    assert standing(desk) == ("healthy", None)
