@@ -33,7 +33,6 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "previous = previous + (closes[session - 1] - previous - 1) // step * step",
         "1 to 2",
     ): "sessions are whole minutes",
-    ("returns", "if len(opens) == 0:", "0 to 1"): "an only session has none before it",
     ("returns", "known = session > 0", "Gt to GtE"): _CALENDAR,
     ("returns", "known = session > 0", "0 to 1"): _CALENDAR,
     ("trend", "codes[~np.isfinite(average)] = -1", "1 to 2"): "every negative code is null",
