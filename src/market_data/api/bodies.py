@@ -69,13 +69,18 @@ def _quality(parameters: list[str]) -> float:
     return 1.0
 
 
-def json_rows(frame: pl.DataFrame) -> bytes:
-    """The rows as a JSON array of objects, numbers exactly as stored, times in RFC 3339 UTC.
+def json_rows(frame: pl.DataFrame) -> Iterator[bytes]:
+    """The rows as a JSON array of objects in pieces, numbers exactly as stored, times in RFC 3339 UTC.
 
     Put together column by column, which is ten times as fast as through Python objects, and some rows at a time,
     because every column is a text of its own until the rows are joined.
     """
-    return b"[" + b",".join(_json_objects(rows) for rows in frame.iter_slices(JSON_SLICE_ROWS) if rows.height) + b"]"
+    lead = b"["
+    for rows in frame.iter_slices(JSON_SLICE_ROWS):
+        if rows.height:
+            yield lead + _json_objects(rows)
+            lead = b","
+    yield b"]" if frame.height else b"[]"
 
 
 def _json_objects(frame: pl.DataFrame) -> bytes:

@@ -54,7 +54,7 @@ def json_limit(limit: int | None) -> int:
 
 def page(lead: dict[str, Any], name: str, rows: pl.DataFrame, headers: dict[str, str]) -> Response:
     """A JSON object: the leading fields, then the rows under `name`."""
-    body = b"".join((to_json(lead)[:-1], f',"{name}":'.encode(), json_rows(rows), b"}"))
+    body = b"".join((to_json(lead)[:-1], f',"{name}":'.encode(), *json_rows(rows), b"}"))
     return Response(body, media_type=Form.JSON.value, headers=headers)
 
 

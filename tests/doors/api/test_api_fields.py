@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.timeframe import Timeframe
 from market_data.sandbox import Sandbox
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
+HOURS = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1)
 TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z")
 KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str) and value != "",
@@ -278,5 +280,5 @@ def test_the_five_values_of_status(
             clock.now += timedelta(days=days)
             found.append(status())
         with served.app.database.transaction() as connection:
-            audit.record_status(connection, Instrument("BTC", AssetClass.CRYPTO), "binance", "gone", clock())
+            audit.record_status(connection, HOURS, "binance", "gone", clock())
         assert [*found, status()] == ["healthy", "warning", "stale", "error"]
