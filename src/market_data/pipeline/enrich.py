@@ -30,6 +30,7 @@ from market_data.model.provider import Page, Provider
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.derive import Shelves
+from market_data.pipeline.gaps import coverage
 from market_data.pipeline.ingest import Batch, Clock, Outcome, Purpose, ingest
 from market_data.storage import audit
 from market_data.storage.database import Database
@@ -143,7 +144,7 @@ class Enricher:
             report.span = span = await asyncio.to_thread(self._wanted, series, start, end, now)
             await asyncio.to_thread(self._begin, series, run_id, now)
             await self._fetch_and_store(series, span, now, Purpose(run_id=run_id, span=span), report, progress)
-            report.gaps = await asyncio.to_thread(self._count_gaps, series, span)
+            report.gaps = await asyncio.to_thread(self._count_gaps, series, span, now)
         except MarketDataError as error:
             report.error = error
         if not isinstance(report.error, StorageError | DatabaseUnavailable):
@@ -273,14 +274,10 @@ class Enricher:
             source = report.sources[-1] if report.sources else None
             audit.record_status(connection, report.series, source, error, now)
 
-    def _count_gaps(self, series: Series, span: TimeRange) -> int:
-        """Expected closed candles between the first and last stored one of the range that are not stored."""
-        stored = Reader(self.database).timestamps(series, span)
-        if stored.is_empty():
-            return 0
-        between = TimeRange(stored[0], stored[-1] + series.timeframe.duration)
-        expected = grid(series.asset_class, series.timeframe, between).opens
-        return len(expected[expected <= to_micros(stored[-1])]) - stored.len()
+    def _count_gaps(self, series: Series, span: TimeRange, now: datetime) -> int:
+        """Open gaps of the range by the ledger, in candles: what `gaps` tells."""
+        found = coverage(self.database, series, span, now)
+        return found.missing + found.unrecoverable
 
 
 def _batch(series: Series, pages: list[Page], span: TimeRange) -> Batch:

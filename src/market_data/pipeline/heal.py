@@ -20,10 +20,11 @@ from market_data.model.timeframe import TimeRange
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.gaps import audit_series
 from market_data.pipeline.ingest import Batch, Clock, Purpose, ingest
-from market_data.pipeline.ledger import candles_in
+from market_data.pipeline.ledger import before_listing, candles_in
 from market_data.storage import audit
 from market_data.storage.coverage import State, Stretch, due, replace_stretches, stretches
-from market_data.storage.database import Database
+from market_data.storage.database import Connection, Database
+from market_data.storage.instruments import listed_since
 from market_data.storage.upsert import Counts, lock_series
 
 log = structlog.get_logger()
@@ -185,14 +186,17 @@ class Healer:
             ]
 
     def _settle(self, series: Series, gaps: list[Stretch], failures: _Failures) -> None:
-        """Prove what was closed against the stored rows; note the try on what was not."""
+        """Prove what was closed against the stored rows, and what was before any listing; note the try on the rest."""
         now = self.clock()
         for gap in gaps:
             audit_series(self.database, series, now, gap.span)
             with self.database.transaction() as connection:
                 lock_series(connection, series)
                 left = [s for s in stretches(connection, series, gap.span) if s.state is State.MISSING]
-                replace_stretches(connection, series, left, [self._tried(s, failures, now) for s in left])
+                # Not while one may yet have older history: it would show that it was listed before.
+                found = left if failures.passing else _without_unlisted(connection, series, left, now)
+                after = [self._tried(s, failures, now) if s.state is State.MISSING else s for s in found]
+                replace_stretches(connection, series, left, after)
 
     def _tried(self, gap: Stretch, failures: _Failures, now: datetime) -> Stretch:
         tries, reason = gap.tries + 1, "; ".join(failures.said)
@@ -231,6 +235,17 @@ def joined(series: Series, gaps: Sequence[Stretch]) -> list[TimeRange]:
         else:
             ranges.append(gap.span)
     return ranges
+
+
+def _without_unlisted(connection: Connection, series: Series, gaps: list[Stretch], now: datetime) -> list[Stretch]:
+    """Missing stretches with what was before the earliest listing and the first stored candle proved to be empty."""
+    listed = listed_since(connection, series.instrument) if gaps else None
+    if listed is None:
+        return gaps
+    source, since = listed
+    proof = f"{source}: listed since {since:%Y-%m-%d %H:%M} UTC, and no source has older candles"
+    present = stretches(connection, series, state=State.PRESENT)
+    return before_listing(series, gaps, min(since, present[0].start) if present else since, proof, now)
 
 
 def _overlap(stretch: Stretch, gap: Stretch) -> Stretch:

@@ -108,6 +108,27 @@ def proved_empty(
     return merged(pieces)
 
 
+def before_listing(
+    series: Series, gaps: Sequence[Stretch], since: datetime, proof: str, now: datetime
+) -> list[Stretch]:
+    """Missing stretches with the candles that end by `since` turned into no_trade.
+
+    Args:
+        gaps: missing stretches, in order.
+        since: when the instrument began to trade.
+        proof: begins with the source that proved it and a colon.
+    """
+    pieces: list[Stretch] = []
+    for gap in gaps:
+        here = grid(series.asset_class, series.timeframe, gap.span)
+        early = int(np.searchsorted(here.ends, to_micros(since), side="right"))
+        if early:
+            pieces.append(_empty(replace(gap, end=from_micros(here.ends[early - 1])), proof, now))
+        if early < len(here):
+            pieces.append(replace(gap, start=from_micros(here.opens[early])) if early else gap)
+    return pieces
+
+
 def merged(pieces: Iterable[Stretch]) -> list[Stretch]:
     """Neighbours that tell the same story as one. Between consecutive pieces no candle may be expected."""
     result: list[Stretch] = []

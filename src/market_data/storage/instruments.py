@@ -141,6 +141,19 @@ def names_of(database: Database, symbol: str, asset_class: AssetClass | None = N
     )
 
 
+def listed_since(connection: Connection, instrument: Instrument) -> tuple[str, datetime] | None:
+    """The source that knows the earliest start of an instrument, and that start; None when none knows one.
+
+    A source that once called it something else since we know not when does not know its start.
+    """
+    row: tuple[str, datetime] | None = connection.execute(
+        "SELECT provider, min(valid_from) FROM instrument_symbols WHERE symbol = %s AND asset_class = %s "
+        "GROUP BY provider HAVING bool_and(valid_from IS NOT NULL) ORDER BY min(valid_from), provider LIMIT 1",
+        [instrument.symbol, instrument.asset_class.value],
+    ).fetchone()
+    return row
+
+
 def sources_listed(database: Database) -> list[str]:
     """Every source whose names are stored."""
     return [row["provider"] for row in database.rows("SELECT DISTINCT provider FROM instrument_symbols ORDER BY 1")]
