@@ -67,6 +67,24 @@ async def test_a_job_is_done_and_its_counts_are_the_rows(opened) -> None:
         assert [job.job_id for job in app.jobs.history(success=True)] == [receipt.job_id]
 
 
+async def test_it_says_which_sources_it_asks(opened) -> None:
+    query = "SELECT name, enabled, priorities, capabilities, title, updated_at FROM providers ORDER BY name"
+    async with opened() as app:
+        await worked(app)
+        binance, polygon, yahoo = rows = app.database.rows(query)
+        assert [row["name"] for row in rows if row["enabled"]] == ["binance", "polygon", "yahoo"]
+        assert [row["priorities"].get("crypto") for row in rows] == [1, 2, 3]
+        assert (polygon["priorities"]["stock"], yahoo["priorities"]["etf"], yahoo["title"]) == (1, 2, "Yahoo Finance")
+        assert binance["capabilities"]["candles"]["timeframes"] == ["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w"]
+        assert binance["capabilities"]["funding_rates"]["asset_classes"] == ["crypto"]
+    async with opened(now=NOW + timedelta(hours=1), providers__yahoo__enabled=False) as app:
+        await worked(app)
+        again = app.database.rows(query)
+        assert [row["enabled"] for row in again] == [True, True, False]
+        # What is the same was not written.
+        assert [row["updated_at"] - NOW for row in again] == [timedelta(0), timedelta(0), timedelta(hours=1)]
+
+
 async def test_a_waiting_worker_is_woken_by_what_is_queued(opened, monkeypatch) -> None:
     monkeypatch.setattr(worker_module, "POLL_SECONDS", 3600.0)  # it would not look by itself
     async with opened() as app:

@@ -31,6 +31,7 @@ from market_data.jobs.tasks import Workshop
 from market_data.model.errors import DatabaseUnavailable, MarketDataError, SchemaMismatch
 from market_data.model.job import Kind
 from market_data.storage import migrate, work
+from market_data.storage.sources import record_sources
 from market_data.storage.workers import ALIVE_LOCK, report_worker
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class Worker:
         while not self._stopping:
             try:
                 async with self._opened() as queue:
+                    await asyncio.to_thread(self._tell_sources)
                     await self._work(queue, wait=wait)
                 if not wait and not await asyncio.to_thread(self._left):
                     return
@@ -101,6 +103,9 @@ class Worker:
         self._woken.set()
         if self._current is not None:
             self._current.stop()  # type: ignore[no-untyped-call]  # Procrastinate leaves it out
+
+    def _tell_sources(self) -> None:
+        record_sources(self._database, self._workshop.providers, self._workshop.clock())
 
     async def _work(self, queue: Queue, *, wait: bool) -> None:
         limits = self._limits

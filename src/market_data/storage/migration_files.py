@@ -9,7 +9,7 @@ from typing import Final
 FOLDER: Final = Path(__file__).parent / "migrations"
 _TABLE: Final = re.compile(r"^CREATE TABLE (?P<name>\w+) \((?P<body>.*?)^\)", re.MULTILINE | re.DOTALL)
 _COLUMN: Final = re.compile(r"^    (?P<name>[a-z]\w*) [a-z]", re.MULTILINE)
-_ADDED: Final = re.compile(r"^ALTER TABLE (?P<table>\w+) ADD COLUMN (?P<name>\w+) ", re.MULTILINE)
+_ALTERED: Final = re.compile(r"^ALTER TABLE (?P<table>\w+) (?P<how>ADD|DROP) COLUMN (?P<name>\w+)", re.MULTILINE)
 
 
 def known_revisions() -> tuple[str, ...]:
@@ -30,15 +30,16 @@ def declared_columns() -> dict[str, set[str]]:
     """Columns by table as the SQL files declare them.
 
     The files are written for this: CREATE TABLE and its closing parenthesis at the margin, one column per line,
-    indented by four spaces, names and types in lower case; later columns by one ALTER TABLE … ADD COLUMN per line.
+    indented by four spaces, names and types in lower case; later changes by one ALTER TABLE … ADD COLUMN or DROP COLUMN per line.
     """
     columns: dict[str, set[str]] = {}
     for path in _sql_files():
         text = path.read_text()
         for table in _TABLE.finditer(text):
             columns[table["name"]] = {column["name"] for column in _COLUMN.finditer(table["body"])}
-        for added in _ADDED.finditer(text):
-            columns[added["table"]].add(added["name"])
+        for altered in _ALTERED.finditer(text):
+            known = columns[altered["table"]]
+            (known.add if altered["how"] == "ADD" else known.discard)(altered["name"])
     return columns
 
 

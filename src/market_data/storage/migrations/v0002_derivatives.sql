@@ -57,7 +57,7 @@ CREATE TABLE taker_volumes (
     PRIMARY KEY (symbol, asset_class, source, period, timestamp, known_from)
 );
 
--- Taker buying and selling on the spot market, in quote units, during [timestamp, timestamp + period).
+-- Taker buying and selling on the spot market, in quote units, during the period that ends at timestamp.
 CREATE TABLE spot_flow (
     symbol text NOT NULL,
     asset_class text NOT NULL CHECK (asset_class IN ('stock', 'etf', 'crypto')),

@@ -1,0 +1,11 @@
+"""Schema revision 0015: the statements are in the SQL file beside."""
+
+from market_data.storage.migration_files import apply_sql
+
+revision = "0015"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    """Run the SQL file of the same name."""
+    apply_sql(__file__)
