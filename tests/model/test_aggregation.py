@@ -107,3 +107,27 @@ def exact(recorded: pl.DataFrame) -> pl.DataFrame:
     values = ("open", "high", "low", "close", "volume")
     texts = recorded.with_columns(pl.col(name).map_elements(repr, return_dtype=pl.String) for name in values)
     return CANDLES.conform(texts.rename({"date": "timestamp"}))
+
+
+def test_a_candle_of_which_an_expected_part_is_absent_says_so() -> None:
+    days = [START + timedelta(days=number) for number in range(14) if number != 2]
+    rows = [minute(0, f"5 {number} 1 5", "10") | {"timestamp": day} for number, day in enumerate(days, start=6)]
+    span = TimeRange(START, START + timedelta(days=14))
+    weeks, parts = (grid(AssetClass.CRYPTO, timeframe, span) for timeframe in (Timeframe.W1, Timeframe.D1))
+    first, second = aggregate(frame(*rows), weeks, parts).rows(named=True)
+    assert (first["notes"], first["volume"]) == ("parts_unknown", 60)
+    assert (second["notes"], second["volume"]) == (None, 70)
+    kept = frame(*(row | {"notes": "delayed"} for row in rows))
+    assert aggregate(kept, weeks, parts)["notes"].to_list() == ["delayed; parts_unknown", "delayed"]
+
+
+def test_a_holiday_is_not_an_absent_part_and_an_odd_row_does_not_stand_in_for_one() -> None:
+    # Thanksgiving week of 2024: sessions on Monday, Tuesday, Wednesday and Friday.
+    span = TimeRange(datetime(2024, 11, 25, tzinfo=UTC), datetime(2024, 12, 2, tzinfo=UTC))
+    week, parts = (grid(AssetClass.STOCK, timeframe, span) for timeframe in (Timeframe.W1, Timeframe.D1))
+    opens = pl.Series(parts.opens).cast(CANDLES.schema["timestamp"]).to_list()
+    assert len(opens) == 4
+    rows = [minute(0, "1 1 1 1", "1") | {"timestamp": moment} for moment in opens]
+    assert aggregate(frame(*rows), week, parts)["notes"].to_list() == [None]
+    rows[1]["timestamp"] += timedelta(hours=1)  # type: ignore[operator]
+    assert aggregate(frame(*rows), week, parts)["notes"].to_list() == ["parts_unknown"]

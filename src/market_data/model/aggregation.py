@@ -7,27 +7,32 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from market_data.model.dataset import CANDLES
 from market_data.model.session import Grid
 from market_data.model.timeframe import MICROSECOND, Timeframe, to_micros
 
 NOTE_SEPARATOR = "; "
+# Whether it was quiet then or the source lacks a part, nobody can tell.
+NOTE_PARTS_UNKNOWN = "parts_unknown"
 # Unknown in one part makes the whole unknown.
 _SUMS = ("quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
 
 
-def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
+def aggregate(frame: pl.DataFrame, grid: Grid, expected: Grid | None = None) -> pl.DataFrame:
     """Candles of `grid` made of the finer candles that open within each; the schema is that of CANDLES.
 
     Open and close are the first's and last's, high and low the extremes, volume and counts the sums, vwap the mean of
     the parts' vwaps weighted by volume. A sum or mean of which one part is unknown is null. A grid candle without parts
-    gets no row; parts outside every grid candle (extended hours) are left out. All parts must be closed and complete:
-    the caller asks for whole grid candles.
+    gets no row; parts outside every grid candle (extended hours) are left out. A candle that lacks an expected part
+    says so in its notes: its extremes and sums are of what there is. All parts must be closed: the caller asks for
+    whole grid candles.
 
     Args:
         frame: candles in the schema of CANDLES, unique timestamps, any order.
         grid: the candles to make.
+        expected: the calendar's parts, of the whole span of `grid`; None where nothing says which there should be.
     """
     parts = frame.sort("timestamp", maintain_order=True)
     opens = parts["timestamp"].cast(pl.Int64).to_numpy()
@@ -37,7 +42,7 @@ def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
     parts = parts.with_columns(
         timestamp=pl.Series(grid.opens[place] if len(grid) else opens).cast(CANDLES.schema["timestamp"])
     )
-    return CANDLES.conform(
+    made = (
         parts.filter(pl.Series(inside))
         .group_by("timestamp", maintain_order=True)
         .agg(
@@ -51,6 +56,7 @@ def aggregate(frame: pl.DataFrame, grid: Grid) -> pl.DataFrame:
             _joined_notes(),
         )
     )
+    return CANDLES.conform(made if expected is None else _doubted(made, grid, opens, expected))
 
 
 def candles_of_trades(trades: pl.DataFrame, grid: Grid) -> pl.DataFrame:
@@ -109,6 +115,17 @@ def _weighted_price() -> pl.Expr:
     # Null, not zero, where it is of no use: dividing by zero fails even in a branch not taken.
     usable = pl.when(known & (weight > 0)).then(weight)
     return ((price * volume).sum() / usable).alias("vwap")
+
+
+def _doubted(made: pl.DataFrame, grid: Grid, opens: NDArray[np.int64], expected: Grid) -> pl.DataFrame:
+    """Candles with a note where a part that is expected within is none of `opens`."""
+    absent = expected.opens[~np.isin(expected.opens, opens)]
+    lacking = np.searchsorted(absent, grid.ends) > np.searchsorted(absent, grid.opens)
+    doubted = np.isin(made["timestamp"].cast(pl.Int64).to_numpy(), grid.opens[lacking])
+    note = pl.when(pl.Series(doubted)).then(pl.lit(NOTE_PARTS_UNKNOWN))
+    return made.with_columns(
+        notes=pl.concat_str("notes", note, separator=NOTE_SEPARATOR, ignore_nulls=True).replace("", None)
+    )
 
 
 def _joined_notes() -> pl.Expr:

@@ -132,7 +132,8 @@ class Files(Provider):
             frame = closed(frame, base, timeframe, now)
             frame = frame.filter(pl.col("timestamp").is_between(start, end, closed="left"))
         else:
-            frame = aggregate(frame.unique("timestamp", keep="last"), wanted)
+            parts = grid(instrument.asset_class, entry.timeframe, TimeRange(start, end + timedelta(weeks=1)))
+            frame = aggregate(frame.unique("timestamp", keep="last"), wanted, parts)
         if frame.height:
             yield Page(frame=frame.sort("timestamp"), source=self.name, fetched_at=now, response_ms=0.0)
 

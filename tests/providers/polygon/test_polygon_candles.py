@@ -174,3 +174,15 @@ def test_without_a_key_it_says_what_to_set() -> None:
 
 def test_coins_are_found_by_base_and_quote_currency() -> None:
     assert asyncio.run(polygon(fake.Source()).resolve(BTC)).raw_symbol == "X:BTCUSD"
+
+
+def test_a_week_without_its_wednesday_says_so() -> None:
+    source = fake.Source()
+    days = [datetime(2025, 1, number, 5, tzinfo=UTC) for number in (13, 14, 15, 16, 17)]
+    week = datetime(2025, 1, 13, tzinfo=UTC), datetime(2025, 1, 18, tzinfo=UTC)
+    notes = []
+    for given in (days, days[:2] + days[3:]):
+        bars = [fake.bar(day, 1440) for day in given]
+        source.override = httpx.Response(200, json={"status": "OK", "results": bars})
+        notes += fetch(source, AAPL, Timeframe.W1, *week)["notes"].to_list()
+    assert notes == ["volume_includes_extended_hours", "volume_includes_extended_hours; parts_unknown"]

@@ -277,3 +277,23 @@ def test_recorded_search() -> None:
     assert (listing.raw_symbol, listing.venue) == ("AAPL", "NMS")
     with pytest.raises(UnknownInstrument):
         find_listing(Instrument("AAPL", AssetClass.CRYPTO), recording("search-AAPL.json"))
+
+
+@pytest.mark.parametrize("hole", [None, datetime(2025, 1, 15, 14, 30, tzinfo=UTC)])
+def test_a_week_without_its_wednesday_says_so(hole: datetime | None) -> None:
+    source = fake.Source()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = source(request)
+        if hole is None or not request.url.path.startswith("/v8/"):
+            return response
+        body = response.json()
+        (result,) = body["chart"]["result"]
+        place = result["timestamp"].index(int(hole.timestamp()))
+        for values in result["indicators"]["quote"][0].values():
+            values[place] = None
+        return source.answer(body)
+
+    weeks = fetch(answer, AAPL, Timeframe.W1, datetime(2025, 1, 6, tzinfo=UTC), datetime(2025, 1, 25, tzinfo=UTC))
+    assert [moment.day for moment in weeks["timestamp"]] == [6, 13, 21]
+    assert weeks["notes"].str.contains("parts_unknown").to_list() == [False, hole is not None, False]

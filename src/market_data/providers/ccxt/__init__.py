@@ -87,7 +87,7 @@ class Ccxt(Provider):
             frame = closed(frame, base, asked, known_until)
             if asked is not timeframe:
                 inside = (wanted.opens >= base.opens[0]) & (wanted.opens < base.ends[-1])
-                frame = aggregate(frame, Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until))
+                frame = aggregate(frame, Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until), base)
             if frame.height:
                 yield self._page(frame)
 

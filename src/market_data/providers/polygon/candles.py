@@ -99,7 +99,7 @@ async def _window(
     rows = _on_grid(pl.concat(frames), listing.instrument.asset_class, ask, span)
     if ask.timeframe is not timeframe:
         _refuse_contradictions(rows)
-        rows = aggregate(rows, wanted)
+        rows = aggregate(rows, wanted, grid(listing.instrument.asset_class, ask.timeframe, span))
     rows = closed(rows, wanted, timeframe, known_until)
     if delayed:
         rows = _noted(rows, NOTE_DELAYED)

@@ -102,7 +102,8 @@ class Candles:
             rows = with_split_notes(rows, splits or (), chart.zone)
             rows = rows if known else noted(rows, NOTE_SPLITS_UNKNOWN)
         if asked is not timeframe:
-            rows = aggregate(rows.unique("timestamp", keep="last", maintain_order=True), wanted.closed_by(known_until))
+            parts = rows.unique("timestamp", keep="last", maintain_order=True)
+            rows = aggregate(parts, wanted.closed_by(known_until), base)
         return self.client.page(rows, response)
 
     async def _known_splits(
