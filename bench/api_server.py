@@ -68,7 +68,7 @@ def _fill_by_the_program(app: App) -> None:
         )  # fmt: skip
         ingest(app.database, app.shelves, batch, Purpose(run_id=run, span=TimeRange(start, NOW)), lambda: NOW)
     with app.database.transaction() as connection:
-        audit.record_status(connection, series, "binance", None, NOW)
+        audit.record_status(connection, series, "binance", None, None, NOW)
 
 
 _LONG_SERIES = """

@@ -11,7 +11,7 @@ from market_data.bootstrap import App
 from market_data.jobs.queue import Jobs
 from market_data.jobs.schedule import Agenda, Scheduler
 from market_data.jobs.timetable import Timetable
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.status import Standings
 from market_data.storage import audit
@@ -147,7 +147,7 @@ def test_when_each_is_covered_next_is_in_the_table_and_in_the_standing(time: Sim
     enriched = [BTC, KO, Instrument("NOBODY", AssetClass.CRYPTO)]
     with time.database.transaction() as connection:
         for one in enriched:
-            audit.record_status(connection, one, "binance", None, time.now)
+            audit.record_status(connection, Series(one, Timeframe.D1), "binance", None, None, time.now)
     standings = Standings(time.database, [(AssetClass.STOCK, "KO")], TIMETABLE.next_candles)
 
     def told(at: str) -> tuple[dict[str, str | None], dict[str, str | None]]:

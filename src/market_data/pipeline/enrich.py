@@ -32,9 +32,11 @@ from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.derive import Shelves
 from market_data.pipeline.gaps import coverage
 from market_data.pipeline.ingest import Batch, Clock, Outcome, Purpose, ingest
+from market_data.pipeline.status import age_of, reaches_of
 from market_data.storage import audit
 from market_data.storage.database import Database
 from market_data.storage.reader import MICROSECOND, Reader
+from market_data.storage.summaries import Summaries
 from market_data.storage.upsert import Counts
 
 log = structlog.get_logger()
@@ -266,13 +268,15 @@ class Enricher:
 
     def _finish(self, report: SeriesReport, run_id: UUID) -> None:
         error, now = None if report.error is None else str(report.error), self.clock()
+        instrument = report.series.instrument
+        age = age_of(reaches_of(instrument, Summaries(self.database).lasts(instrument)), now)
         with self.database.transaction() as connection:
             if isinstance(report.error, Stopped):
                 audit.stop_run(connection, run_id, report.counts, now)
                 return
             audit.finish_run(connection, run_id, report.counts, error, now)
             source = report.sources[-1] if report.sources else None
-            audit.record_status(connection, report.series, source, error, now)
+            audit.record_status(connection, report.series, source, error, age, now)
 
     def _count_gaps(self, series: Series, span: TimeRange, now: datetime) -> int:
         """Open gaps of the range by the ledger, in candles: what `gaps` tells."""

@@ -56,8 +56,8 @@ class Standing:
         return max((reach.lag(now) for reach in self.reaches), default=None)
 
     def age(self, now: datetime) -> timedelta | None:
-        """Time since its newest candle ended; None when nothing is stored."""
-        return max(now - max(reach.last_end for reach in self.reaches), timedelta(0)) if self.reaches else None
+        """See `age_of`."""
+        return age_of(self.reaches, now)
 
     def status(self, now: datetime) -> str:
         """CONTRACT's status: judged by the worst of all stored timeframes, so a stock is not stale on Sunday."""
@@ -170,8 +170,19 @@ class Standings:
             records=totals["records"],
             quality_score=totals["quality_score"],
             validation_rate=totals["validation_rate"],
-            reaches=tuple(_reach(Series(instrument, t), lasts[t]) for t in Timeframe if t in lasts),
+            reaches=reaches_of(instrument, lasts),
         )
+
+
+def reaches_of(instrument: Instrument, lasts: Mapping[Timeframe, datetime]) -> tuple[Reach, ...]:
+    """How far each timeframe is stored, by the open times of their last candles."""
+    return tuple(_reach(Series(instrument, t), lasts[t]) for t in Timeframe if t in lasts)
+
+
+def age_of(reaches: Iterable[Reach], now: datetime) -> timedelta | None:
+    """Time since the newest candle ended, a stock's daily one with its session; None when nothing is stored."""
+    newest = max((reach.last_end for reach in reaches), default=None)
+    return None if newest is None else max(now - newest, timedelta(0))
 
 
 def quality_of(summaries: Summaries, instrument: Instrument, days: int, now: datetime) -> dict[str, Any]:

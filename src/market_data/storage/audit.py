@@ -195,10 +195,20 @@ def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRa
     )
 
 
-def record_status(connection: Connection, series: Series, source: str | None, error: str | None, now: datetime) -> None:
+def record_status(
+    connection: Connection,
+    series: Series,
+    source: str | None,
+    error: str | None,
+    age: timedelta | None,
+    now: datetime,
+) -> None:
     """Bring enrichment_status of the series' instrument up to date after a run.
 
     It is an error while the newest run of one of its timeframes failed: of those tracked, else of all ever enriched.
+
+    Args:
+        age: since the newest candle of the instrument ended; None when nothing is stored.
     """
     connection.execute(
         _STATUS,
@@ -207,6 +217,7 @@ def record_status(connection: Connection, series: Series, source: str | None, er
             "asset_class": series.asset_class.value,
             "source": source,
             "error": _errors(connection, series, error),
+            "age": None if age is None else age.total_seconds(),
             "now": now,
         },
     )
@@ -274,7 +285,7 @@ INSERT INTO enrichment_status AS s (symbol, asset_class, status, last_enrichment
     data_age_seconds, records_available, quality_score, validation_rate, error_message, updated_at)
 SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s,
     %(source)s,
-    extract(epoch FROM %(now)s - max(timestamp)), count(*), avg(quality_score),
+    %(age)s, count(*), avg(quality_score),
     100.0 * count(*) FILTER (WHERE is_validated) / nullif(count(*), 0), %(error)s, %(now)s
 FROM market_data_v2 WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s
 ON CONFLICT (symbol, asset_class) DO UPDATE SET (status, last_enrichment_time, last_fetch_source, data_age_seconds,

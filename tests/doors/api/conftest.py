@@ -142,7 +142,7 @@ def store(app: App, series: Series, frame: pl.DataFrame, span: TimeRange, source
     outcome = ingest(app.database, app.shelves, batch, Purpose(run_id=RUN, span=span), app.clock)
     with app.database.transaction() as connection:
         audit.finish_run(connection, RUN, outcome.counts, None, app.clock())
-        audit.record_status(connection, series, source, None, app.clock())
+        audit.record_status(connection, series, source, None, None, app.clock())
 
 
 def append_facts(app: App, dataset: Dataset, instrument: Instrument, rows: list[dict[str, Any]], source: str) -> None:

@@ -280,5 +280,5 @@ def test_the_five_values_of_status(
             clock.now += timedelta(days=days)
             found.append(status())
         with served.app.database.transaction() as connection:
-            audit.record_status(connection, HOURS, "binance", "gone", clock())
+            audit.record_status(connection, HOURS, "binance", "gone", None, clock())
         assert [*found, status()] == ["healthy", "warning", "stale", "error"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from market_data.model.dataset import CANDLES
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import Instrument, Listing, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 
@@ -18,12 +18,20 @@ class Source(Provider):
     """Has some candles, or fails."""
 
     name = "source"
-    capabilities = (
-        Capability(dataset=CANDLES, asset_classes=frozenset({AssetClass.CRYPTO}), timeframes=frozenset({Timeframe.H1})),
-    )
+    capabilities = ()
 
-    def __init__(self, desk: Any, name: str, positions: Any = (), error: Exception | None = None) -> None:
+    def __init__(
+        self, desk: Any, name: str, positions: Any = (), error: Exception | None = None, series: Series | None = None
+    ) -> None:
         self.desk, self.error = desk, error
+        series = series or desk.series
+        self.capabilities = (  # type: ignore[misc]  # each its own
+            Capability(
+                dataset=CANDLES,
+                asset_classes=frozenset({series.asset_class}),
+                timeframes=frozenset({series.timeframe}),
+            ),
+        )
         self.rows = [desk.candle(i) if isinstance(i, int) else i for i in positions]
         self.name = name  # type: ignore[misc]
         self.asked: list[TimeRange] = []
@@ -44,5 +52,5 @@ class Source(Provider):
 
 @pytest.fixture
 def make_source(desk: Any) -> Callable[..., Source]:
-    """Makes a source for the desk's series: make_source(name, positions or rows, error=None)."""
-    return lambda name, positions=(), error=None: Source(desk, name, positions, error)
+    """Makes a source: make_source(name, positions or rows, error=None, series=None); series: the desk's by default."""
+    return lambda name, positions=(), error=None, series=None: Source(desk, name, positions, error, series)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from market_data.model.dataset import CANDLES
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass, Instrument, Series
-from market_data.model.provider import Capability, Page
+from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.enrich import Enricher, SeriesReport
+from market_data.pipeline.status import Standings
 from market_data.storage.tracked import track
 
 
@@ -151,22 +151,15 @@ async def test_a_failed_timeframe_is_told_until_it_succeeds(desk: Any, make_sour
         await enricher.enrich([series.instrument], [series.timeframe], desk.at(0), desk.at(40))
         desk.now += timedelta(minutes=1)
 
-    class Quarters(make_source("third").__class__):  # type: ignore[misc,name-defined]  # the fixture's own class
-        capabilities = (
-            Capability(
-                dataset=CANDLES, asset_classes=frozenset({AssetClass.CRYPTO}), timeframes=frozenset({Timeframe.H4})
-            ),
-        )
-
     await run(hours, make_source("first", error=ProviderUnavailable("down")))
     assert standing(desk) == ("error", "down")
-    await run(quarters, Quarters(desk, "third", [0, 4, 8]))
+    await run(quarters, make_source("third", [0, 4, 8], series=quarters))
     assert standing(desk) == ("error", "down"), "the newest run of its hours failed"
-    await run(quarters, Quarters(desk, "third", error=ProviderUnavailable("away")))
+    await run(quarters, make_source("third", (), ProviderUnavailable("away"), quarters))
     assert standing(desk) == ("error", "1h: down; 4h: away")
     await run(hours, make_source("first", range(40)))
     assert standing(desk) == ("error", "away")
-    await run(quarters, Quarters(desk, "third", [0, 4, 8]))
+    await run(quarters, make_source("third", [0, 4, 8], series=quarters))
     assert standing(desk) == ("healthy", None)
 
 
@@ -182,3 +175,32 @@ async def test_what_failed_once_and_is_not_tracked_does_not_stay_an_error(
     desk.now += timedelta(minutes=1)
     await enricher.enrich([instrument], [Timeframe.H1], desk.at(0), desk.at(40))
     assert standing(desk) == ("healthy", None)
+
+
+async def test_the_age_on_record_counts_from_the_newest_candles_end_as_the_api_does(
+    desk: Any, make_source: Callable[..., Any]
+) -> None:
+    desk.now = desk.at(40) + timedelta(minutes=5)
+    await enriched(desk, make_source("first", range(40)))
+    assert desk.table("enrichment_status", "data_age_seconds", "symbol") == [(300.0,)]
+    assert Standings(desk.database).of(desk.series.instrument).fields(desk.now)["data_age_seconds"] == 300.0
+
+
+async def test_the_age_of_a_stock_counts_from_the_end_of_its_session(
+    desk: Any, make_source: Callable[..., Any]
+) -> None:
+    stock = Series(Instrument("AAPL", AssetClass.STOCK), Timeframe.D1)
+    # Friday after Thanksgiving: 09:30 to 13:00 in New York.
+    half_day = datetime(2024, 11, 29, 14, 30, tzinfo=UTC)
+    now = half_day.replace(hour=18, minute=10)
+    days = make_source("days", [desk.candle(0, timestamp=half_day)], series=stock)
+    enricher = Enricher(desk.database, {AssetClass.STOCK: [days]}, desk.shelves, lambda: now, batch_rows=5)
+    (report,) = await enricher.enrich([stock.instrument], [Timeframe.D1], half_day)
+    assert report.error is None
+    assert desk.table("enrichment_status", "data_age_seconds", "symbol") == [(600.0,)]
+    assert Standings(desk.database).of(stock.instrument).fields(now)["data_age_seconds"] == 600.0
+
+
+async def test_without_candles_there_is_no_age(desk: Any, make_source: Callable[..., Any]) -> None:
+    await enriched(desk, make_source("first", error=ProviderUnavailable("down")))
+    assert desk.table("enrichment_status", "data_age_seconds, records_available", "symbol") == [(None, 0)]
