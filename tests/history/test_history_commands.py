@@ -14,6 +14,9 @@ from typer.testing import CliRunner, Result
 
 from market_data.cli.app import app
 from market_data.cli.invocation import Invocation
+from market_data.model.timeframe import Timeframe
+from market_data.pipeline.status import Standings
+from market_data.storage.tracked import track
 
 Run = Callable[..., Result]
 
@@ -24,7 +27,13 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     @contextmanager
     def opened(*_: Any, **__: Any) -> Iterator[Any]:
-        yield SimpleNamespace(database=desk.database, shelves=desk.shelves, clock=lambda: desk.now, reader=desk.reader)
+        yield SimpleNamespace(
+            database=desk.database,
+            shelves=desk.shelves,
+            clock=lambda: desk.now,
+            reader=desk.reader,
+            standings=Standings(desk.database),
+        )
 
     monkeypatch.setattr(Invocation, "app", opened)
     runner = CliRunner()
@@ -102,3 +111,19 @@ def test_prove(desk: Desk, run: Run) -> None:
     damaged = run("prove", "BTC", "-t", "1h")
     assert damaged.exit_code == 1
     assert "as known at a moment" in damaged.stderr
+
+
+def test_candles_that_were_not_known_yet_are_not_said_to_be_absent(desk: Desk, run: Run) -> None:
+    desk.offer([desk.candle(i) for i in range(3)])
+    track(desk.database, [desk.series.instrument], [Timeframe.H1], desk.now)
+    early = run("features", "BTC", "1h", "--as-of", "2025-02-01")
+    assert (early.exit_code, early.stdout) == (0, "")
+    assert early.stderr == (
+        "BTC 1h: no candles were known at 2025-02-01 00:00 UTC; the first became known at 2025-03-01 00:00 UTC\n"
+    )
+    narrow = run("features", "BTC", "1h", "--as-of", "2025-02-01", "--start", "2025-01-01")
+    assert "no candles stored" in narrow.stderr, "in that range none is"
+    desk.offer([desk.candle(48)])
+    later = run("features", "BTC", "1h", "--as-of", "2025-02-01", "--start", "2025-01-01")
+    assert "the first became known at 2025-03-01 00:01 UTC" in later.stderr
+    assert "no candles stored; fetch them" in run("features", "BTC", "4h", "--as-of", "2025-02-01").stderr

@@ -25,17 +25,20 @@ from market_data.cli.arguments import (
     parse_timeframes,
     stored_range,
 )
-from market_data.cli.figures import column, plain
+from market_data.cli.figures import column, plain, shown
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_fields, print_json, print_rows, say
 from market_data.model.errors import MarketDataError, UsageError
 from market_data.model.instrument import Series
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import polars as pl
 
     from market_data.bootstrap import App
     from market_data.model.explanation import Explanation
+    from market_data.model.timeframe import TimeRange
 
 # Shown first in a terminal; what fits of the others follows.
 FIRST_COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
@@ -147,21 +150,25 @@ def features(
         limit = 20
     with invocation.app() as app:
         (instrument,) = as_known(app, [instrument], asset_class)
+        series, span = Series(instrument, parsed), stored_range(first, last)
         frame = enriched(
-            app.reader,
-            app.shelves,
-            Series(instrument, parsed),
-            stored_range(first, last),
-            limit=limit,
-            as_of=known,
-            adjustment=adjustment,
-            now=now(),
+            app.reader, app.shelves, series, span, limit=limit, as_of=known, adjustment=adjustment, now=now()
         )
+        why_none = _why_none(app, series, span, known) if form is Format.TABLE and frame.is_empty() else None
     frame = _chosen(frame, columns)
-    if form is Format.TABLE:
-        _print_table(str(Series(instrument, parsed)), frame, all_columns=bool(columns))
+    if why_none is not None:
+        say(f"{series}: {why_none}")
+    elif form is Format.TABLE:
+        _print_table(str(series), frame, all_columns=bool(columns))
     else:
         _write(frame, form, out)
+
+
+def _why_none(app: App, series: Series, span: TimeRange | None, as_of: datetime | None) -> str:
+    first = None if as_of is None else app.reader.first_known(series, span)
+    if as_of is None or first is None or first <= as_of:
+        return "no candles stored; fetch them with 'market-data enrich'"
+    return f"no candles were known at {shown(as_of)} UTC; the first became known at {shown(first)} UTC"
 
 
 def _explain(app: App, series: Series, when: str, *, as_json: bool) -> None:
@@ -225,9 +232,6 @@ def _print_table(title: str, frame: pl.DataFrame, *, all_columns: bool) -> None:
     import shutil
     import sys
 
-    if frame.is_empty():
-        say(f"{title}: no candles stored; fetch them with 'market-data enrich'")
-        return
     names = frame.columns if all_columns else _ordered(frame)
     rows = frame.to_dicts()
     if not all_columns and sys.stdout.isatty():

@@ -127,6 +127,15 @@ class Reader:
             tuple(parameters),
         )
 
+    def first_known(self, series: Series, span: TimeRange | None = None) -> datetime | None:
+        """When the first stored candle that opens in [start, end) became known; None when there is none."""
+        where, parameters = f"{_OF_SERIES} AND chosen", list[object](series.key)
+        if span is not None:
+            where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
+        (row,) = self.database.rows(f"SELECT min(known_from) AS first FROM candles WHERE {where}", tuple(parameters))
+        first: datetime | None = row["first"]
+        return first
+
     def disagreements(self, series: Series, span: TimeRange, as_of: datetime | None = None) -> pl.Series:
         """Timestamps in [start, end) at which sources differ, or were known to by then."""
         return self.database.frame(
