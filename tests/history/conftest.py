@@ -27,9 +27,9 @@ def shelves() -> Shelves:
 
 
 @pytest.fixture
-def desk(database: Database, shelves: Shelves) -> Desk:
-    """A desk for hours of BTC in a fresh database."""
-    return Desk(database, shelves)
+def desk(database: Database, shelves: Shelves, request: pytest.FixtureRequest) -> Desk:
+    """A desk for hours of BTC, or the series asked for, in a fresh database."""
+    return Desk(database, shelves, getattr(request, "param", BTC_HOURS))
 
 
 @pytest.fixture

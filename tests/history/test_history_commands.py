@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from market_data.cli.app import app
 from market_data.cli.invocation import Invocation
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.status import Standings
 from market_data.storage.tracked import track
@@ -32,7 +33,7 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
             shelves=desk.shelves,
             clock=lambda: desk.now,
             reader=desk.reader,
-            standings=Standings(desk.database),
+            standings=Standings(desk.database, [(AssetClass.CRYPTO, "BTC")]),
         )
 
     monkeypatch.setattr(Invocation, "app", opened)
@@ -127,3 +128,19 @@ def test_candles_that_were_not_known_yet_are_not_said_to_be_absent(desk: Desk, r
     later = run("features", "BTC", "1h", "--as-of", "2025-02-01", "--start", "2025-01-01")
     assert "the first became known at 2025-03-01 00:01 UTC" in later.stderr
     assert "no candles stored; fetch them" in run("features", "BTC", "4h", "--as-of", "2025-02-01").stderr
+
+
+@pytest.mark.parametrize("desk", [Series(Instrument("DOGE", AssetClass.CRYPTO), Timeframe.H1)], indirect=True)
+def test_the_asset_class_of_what_is_tracked_is_known(desk: Desk, run: Run) -> None:
+    desk.offer([desk.candle(0), desk.candle(1, high="1"), desk.candle(2)])
+    assert run("correct", "DOGE", "1h", MOMENT, "close=120", "-r", "misprint").exit_code == 2, "nobody knows of it yet"
+    track(desk.database, [desk.series.instrument], [Timeframe.H1], desk.now)
+    assert run("correct", "DOGE", "1h", MOMENT, "close=120", "-r", "misprint").exit_code == 0
+    assert desk.present()["source"].to_list() == ["manual", "binance"]
+    (row,) = json.loads(run("quarantine", "list", "DOGE", "--json").stdout)
+    assert row["rule"] == "high_too_low"
+    assert json.loads(run("quarantine", "retry", "--symbol", "DOGE", "--json").stdout)["rejected"] == 1
+    checks = json.loads(run("prove", "DOGE", "--samples", "1", "--json").stdout)["checks"]
+    assert {check["series"] for check in checks} == {"DOGE 1h"}
+    assert run("options", "DOGE").stderr.startswith("DOGE (crypto): no option chain stored")
+    assert "nothing of DOGE is in quarantine" in run("quarantine", "list", "DOGE", "-a", "stock").stderr

@@ -12,6 +12,7 @@ from market_data.cli.arguments import (
     AssetClassName,
     Json,
     Symbol,
+    as_known,
     parse_instruments,
     parse_moment,
     parse_timeframes,
@@ -53,11 +54,12 @@ def correct(
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     moment = parse_moment(timestamp, "TIMESTAMP")
     assert moment is not None
-    series = Series(instrument, parsed)
     if revert and values:
         raise UsageError("--revert takes no FIELD=VALUE: it restores what the sources say")
     wanted = _pairs(values or [])
     with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
+        series = Series(instrument, parsed)
         amender = Amender(app.database, app.shelves, app.clock, getpass.getuser())
         change = amender.revert(series, moment, reason) if revert else amender.correct(series, moment, wanted, reason)
     done = {
@@ -83,8 +85,9 @@ def list_rows(
     from market_data.storage.quarantine import listed
 
     invocation: Invocation = context.obj
-    instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
+    named = parse_instruments([symbol], asset_class, invocation.settings()) if symbol else []
     with invocation.app() as app:
+        instrument = next(iter(as_known(app, named, asset_class)), None)
         rows = listed(app.database, instrument, resolved=resolved, limit=limit)
     if as_json:
         print_json(rows)
@@ -128,8 +131,9 @@ def retry_rows(
     from market_data.pipeline.retry import retry
 
     invocation: Invocation = context.obj
-    instrument = parse_instruments([symbol], asset_class, invocation.settings())[0] if symbol else None
+    named = parse_instruments([symbol], asset_class, invocation.settings()) if symbol else []
     with invocation.app() as app:
+        instrument = next(iter(as_known(app, named, asset_class)), None)
         for number in numbers or ():
             _refuse_unless_waiting(_row(app.database, number))
         counts = retry(app.database, app.shelves, app.clock, instrument=instrument, numbers=numbers)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from market_data.cli.arguments import AssetClassName, Json, Symbol, parse_instruments, parse_moment
+from market_data.cli.arguments import AssetClassName, Json, Symbol, as_known, parse_instruments, parse_moment
 from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, say
 from market_data.model.errors import UsageError
@@ -49,6 +49,7 @@ def options(
     moment = parse_moment(as_of, "--as-of")
     (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
     with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
         chain = latest_chain(app.database, instrument, moment)
     risk = chain_risk(chain)
     contracts = chain.filter(chain["expiration"] == day) if day else chain

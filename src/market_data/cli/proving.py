@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, parse_instruments, parse_timeframes
+from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, as_known, parse_instruments, parse_timeframes
 from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.program import FAILED, print_error
@@ -51,8 +51,8 @@ def prove(
         raise UsageError("--path goes with 'prove features'")
     invocation: Invocation = context.obj
     wanted = parse_timeframes(timeframe) if timeframe else None
-    instrument = parse_instruments([what], asset_class, invocation.settings())[0] if what else None
-    lines, failures = _checked(invocation, instrument, wanted, samples, seed)
+    named = parse_instruments([what], asset_class, invocation.settings()) if what else []
+    lines, failures = _checked(invocation, named, asset_class, wanted, samples, seed)
     if as_json:
         print_json({"checks": lines, "failures": failures})
     elif not lines:
@@ -66,7 +66,12 @@ def prove(
 
 
 def _checked(
-    invocation: Invocation, instrument: Instrument | None, wanted: Collection[Timeframe] | None, samples: int, seed: int
+    invocation: Invocation,
+    named: Sequence[Instrument],
+    asset_class: str | None,
+    wanted: Collection[Timeframe] | None,
+    samples: int,
+    seed: int,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A line per series and promise, and every failure in words."""
     from market_data.pipeline.prove import Prover
@@ -75,6 +80,7 @@ def _checked(
     lines: list[dict[str, Any]] = []
     failures: list[str] = []
     with invocation.app() as app:
+        instrument = next(iter(as_known(app, named, asset_class)), None)
         prover = Prover(app.database, app.shelves, app.clock, samples, seed)
         for series in known_series(app.database, instrument):
             if wanted is not None and series.timeframe not in wanted:
