@@ -30,7 +30,8 @@ def declared_columns() -> dict[str, set[str]]:
     """Columns by table as the SQL files declare them.
 
     The files are written for this: CREATE TABLE and its closing parenthesis at the margin, one column per line,
-    indented by four spaces, names and types in lower case; later changes by one ALTER TABLE … ADD COLUMN or DROP COLUMN per line.
+    indented by four spaces, names and types in lower case; later changes by one ALTER TABLE … ADD COLUMN or DROP COLUMN
+    per line.
     """
     columns: dict[str, set[str]] = {}
     for path in _sql_files():
