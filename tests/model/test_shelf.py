@@ -76,9 +76,14 @@ def test_a_file_of_the_users_own(tmp_path: Path) -> None:
     assert list(shelf.collect_file(path, Rule)) == ["mine"]
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("import no_such_module", "ModuleNotFoundError"), ("1 +", "line 1: invalid syntax"), ("raise ValueError('no')", "no"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("1 +", "line 1: invalid syntax"),
+        ("raise ValueError('no')", "no"),
+    ],
+)
 def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(text)
