@@ -13,7 +13,7 @@ from conformance_tally import Tally, decoded, files, inner, moment
 
 from market_data.model.errors import MalformedPayload
 from market_data.providers.polygon.companies import parse_dividends, parse_news, parse_splits
-from market_data.providers.polygon.lists import parse_instruments, parse_options
+from market_data.providers.polygon.lists import parse_contracts, parse_instruments, parse_options
 from market_data.providers.polygon.parse import parse_aggregates, parse_answer
 from market_data.providers.polygon.ticks import parse_quotes, parse_trades
 
@@ -161,6 +161,19 @@ def _chain(tally: Tally, where: str, body: str) -> None:
     tally.compare(where, parse_options(ours, NOW), expected)
 
 
+def _contracts(tally: Tally, where: str, body: str) -> None:
+    ours, recorded = _results(body)
+    expected = [
+        {
+            "contract": row["ticker"].removeprefix("O:"), "option_type": row["contract_type"],
+            "exercise_style": row["exercise_style"], "strike": row["strike_price"],
+            "expiration": date.fromisoformat(row["expiration_date"]), "iv": None,
+        }
+        for row in recorded
+    ]  # fmt: skip
+    tally.compare(where, parse_contracts(ours, NOW), expected)
+
+
 def _tickers(tally: Tally, where: str, body: str) -> None:
     ours, recorded = _results(body)
     frame = parse_instruments(ours)
@@ -184,5 +197,6 @@ ROUTES: dict[str, tuple[str, Callable[[Tally, str, str], None]]] = {
     r"/(v3/reference|stocks/v1)/splits": ("splits", _splits),
     r"/v2/reference/news": ("news", _news),
     r"/v3/snapshot/options/[^/]*$": ("option chains", _chain),
+    r"/v3/reference/options/contracts($|&|\.json)": ("option contracts", _contracts),
     r"/v3/reference/tickers($|&|\.json)": ("tickers", _tickers),
 }

@@ -334,6 +334,28 @@ def test_no_volatility_is_not_zero_volatility() -> None:
     assert (found["bid"], found["ask"], found["delta"]) == (Decimal(0), None, None)
 
 
+def test_a_chain_holds_every_listed_contract() -> None:
+    """The snapshot lacks one of three: it is there, without values; a snapshot's own row is not written over."""
+    rows = [
+        {"ticker": f"O:AAPL260619C00{strike}000", "contract_type": "call", "exercise_style": "american",
+         "expiration_date": "2026-06-19", "strike_price": strike}
+        for strike in (100, 150, 200)
+    ]  # fmt: skip
+    source = fake.Source()
+    source.lists["/v3/snapshot/options/AAPL"] = [
+        [{"details": row, "implied_volatility": 0.25, "greeks": {"delta": 0.5}} for row in rows[:2]]
+    ]
+    source.lists["/v3/reference/options/contracts"] = [rows[:1], rows[1:]]
+    chain = fetch(source, OPTIONS, start=fake.NOW - timedelta(hours=1), end=fake.NOW)
+    assert chain.select("contract", "iv", "iv_reason").rows() == [
+        ("AAPL260619C00100000", 0.25, None),
+        ("AAPL260619C00150000", 0.25, None),
+        ("AAPL260619C00200000", None, "listed, but not in the snapshot"),
+    ]
+    asked = [request.url.params.get("underlying_ticker") for request in source.requests]
+    assert asked.count("AAPL") == 1
+
+
 def test_chains_of_the_past_are_not_to_be_had() -> None:
     with pytest.raises(UnsupportedRequest, match="present only"):
         fetch(fake.Source(), OPTIONS)

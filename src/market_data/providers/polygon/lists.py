@@ -17,6 +17,8 @@ from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
 from market_data.transport.payload import rows_frame
 
+CONTRACTS: Final = "/v3/reference/options/contracts"
+NOT_IN_SNAPSHOT: Final = "listed, but not in the snapshot"
 PREFIX: Final = "O:"
 KINDS: Final = ("call", "put")
 ETF_TYPES: Final = ("ETF", "ETV", "ETN", "ETS")
@@ -26,17 +28,26 @@ PRESENT: Final = timedelta(days=1)
 
 
 async def options(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
-    """The chain as it is now.
+    """The chain as it is now: every contract that is listed; without values where the snapshot lacks it.
 
     Raises:
         UnsupportedRequest: for a range in the past: there are no chains of it.
     """
     if span.end < now - PRESENT:
         raise UnsupportedRequest("polygon has option chains of the present only")
-    path = f"/v3/snapshot/options/{quote(listing.raw_symbol, safe=':')}"
+    underlying = listing.raw_symbol
+    told: set[str] = set()
+    path = f"/v3/snapshot/options/{quote(underlying, safe=':')}"
     async for response, answer in client.product("options", path, limit=250):
         # One moment for the whole chain, however long its pages take.
-        yield client.page(parse_options(answer.results, now), response)
+        frame = parse_options(answer.results, now)
+        told.update(frame["contract"])
+        yield client.page(frame, response)
+    listed = client.product("contracts", CONTRACTS, underlying_ticker=underlying, limit=1000)
+    async for response, answer in listed:
+        rest = parse_contracts(answer.results, now).filter(~pl.col("contract").is_in(told))
+        if rest.height:
+            yield client.page(rest, response)
 
 
 async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[Page]:
@@ -65,6 +76,16 @@ def parse_options(results: list[Any], moment: datetime) -> pl.DataFrame:
     except (KeyError, TypeError, AttributeError) as error:
         raise MalformedPayload(f"an option chain is not as promised: {error!r}") from None
     return rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike"))
+
+
+def parse_contracts(results: list[Any], moment: datetime) -> pl.DataFrame:
+    """A page of the list of contracts in the OPTIONS schema, without any value.
+
+    Raises:
+        MalformedPayload: when a row lacks what a contract needs.
+    """
+    frame = parse_options([{"details": row} for row in results], moment)
+    return frame.with_columns(iv_reason=pl.lit(NOT_IN_SNAPSHOT))
 
 
 def parse_instruments(results: list[Any]) -> pl.DataFrame:
