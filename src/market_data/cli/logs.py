@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
@@ -11,6 +12,17 @@ from structlog.typing import Processor
 
 # Below WARNING these tell every request with its address, and addresses may carry keys.
 CHATTY = ("httpx", "httpcore", "urllib3", "asyncio", "apprise", "oauthlib", "requests_oauthlib")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Standard error as it is when a line is written: progress bars put one of their own in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # an attribute there
+        return sys.stderr
 
 
 def configure_logs(level: str, form: str, command: str | None = None) -> None:
@@ -32,7 +44,7 @@ def configure_logs(level: str, form: str, command: str | None = None) -> None:
     if form == "json":
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         ProcessorFormatter(foreign_pre_chain=shared, processors=[ProcessorFormatter.remove_processors_meta, renderer])
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -70,7 +70,9 @@ def sandbox(
         say("serving until Ctrl-C; with these in its environment a program asks here")
 
     try:
-        serve(port, faults=faults, ready=ready)
+        # Ctrl-C is how it ends.
+        with suppress(KeyboardInterrupt):
+            serve(port, faults=faults, ready=ready)
     except OSError as error:
         raise UsageError(f"--port {port}: {error.strerror or error}; choose another, or 0 for a free one") from None
 
