@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from market_data.model.errors import BadCredentials, DatabaseUnavailable, DiskFull, MissingPrivilege, SchemaMismatch
+from market_data.storage import embedded
 from market_data.storage.database import Database
 from market_data.storage.embedded import EmbeddedServer
 from market_data.storage.postmaster import Postmaster
@@ -324,6 +325,31 @@ def test_a_full_disk(small_disk: Path) -> None:
     (small_disk / "ballast").unlink()
     with Database.open(None, small_disk) as database:
         assert database.rows("SELECT count(*) AS n FROM notes") == [{"n": 0}]
+
+
+def test_no_room_for_the_log_of_changes(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL ends at once then, now and then without a word; what was committed is there again with more room."""
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 1.0)
+    with Database.open(None, small_disk, server_settings={"min_wal_size": "32MB"}) as database:
+        database.rows("CREATE TABLE notes (note text)")
+        database.rows("INSERT INTO notes VALUES ('kept')")
+        fill(small_disk / "ballast")
+        with pytest.raises(DiskFull, match="No space is left"):
+            database.rows("SELECT pg_logical_emit_message(false, 'much', repeat('x', 40000000))")
+    (small_disk / "ballast").unlink()
+    with Database.open(None, small_disk) as database:
+        assert database.rows("SELECT note FROM notes") == [{"note": "kept"}]
+
+
+def test_a_server_that_does_not_shut_down_is_ended(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.2)
+    with Database.open(None, data_dir) as database:
+        database.rows("CREATE TABLE notes AS SELECT 'kept' AS note")
+        (backend,) = database.rows("SELECT pg_backend_pid() AS pid")
+        os.kill(backend["pid"], signal.SIGSTOP)
+    assert running(data_dir) is None
+    with Database.open(None, data_dir) as database:
+        assert database.rows("SELECT note FROM notes") == [{"note": "kept"}]
 
 
 def test_a_wrong_password_over_tcp(data_dir: Path) -> None:

@@ -228,6 +228,11 @@ class Database:
                 yield connection
         except psycopg_pool.PoolTimeout as error:
             raise DatabaseUnavailable(f"{self.name} gave no connection in time: {error}") from error
+        except DatabaseUnavailable as error:
+            # Without room for its log of changes PostgreSQL ends at once, and cannot say why.
+            if self.server is not None and (full := self.server.disk_full()):
+                raise full from error
+            raise
 
     def _configure(self, connection: Connection) -> None:
         for statement in self._session:

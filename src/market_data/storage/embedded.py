@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from market_data.model.errors import DatabaseUnavailable, SchemaMismatch, StorageError
+from market_data.model.errors import DatabaseUnavailable, DiskFull, SchemaMismatch, StorageError
 from market_data.storage.postmaster import Postmaster, explain_failed_start
 from market_data.storage.server_account import ServerAccount, binaries, leave_socket_folder, socket_folder
 
@@ -29,6 +29,9 @@ ROLE: Final = "market_data"
 DATABASE: Final = "market_data"
 START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 60.0
+# PostgreSQL kills its children after 5 s.
+STOP_AT_ONCE_SECONDS: Final = 20.0
+WAL_SEGMENT_BYTES: Final = 16 * 1024 * 1024
 POLL_SECONDS: Final = 0.005
 LOG_READ_BYTES: Final = 20_000
 LOG_KEPT_BYTES: Final = 16 * 1024 * 1024
@@ -282,11 +285,30 @@ class EmbeddedServer:
             f"{running.pid}); it goes on by itself, try again later. Its messages: {self.log_file}"
         )
 
+    def disk_full(self) -> DiskFull | None:
+        """What to say when the server went away and its disk has no room for the next piece of its log of changes."""
+        free = shutil.disk_usage(self.home).free
+        if free >= WAL_SEGMENT_BYTES:
+            return None
+        return DiskFull(
+            f"No space is left for the database in {self.home}: {free / 2**20:.0f} MiB, and PostgreSQL needs 16 at a "
+            f"time. Free some and try again. Its messages: {self.log_file}"
+        )
+
     def _log_since(self, position: int) -> str:
         """The newest of what was logged since a position; since the beginning when the log is a new one by now."""
         with self.log_file.open("rb") as log:
             log.seek(position if position <= self.log_file.stat().st_size else 0)
             return log.read()[-LOG_READ_BYTES:].decode(errors="replace").strip()
+
+    def _stop_at_once(self, running: Postmaster) -> None:
+        """End a server that did not shut down, on a disk without room for instance; it recovers when started again."""
+        deadline = time.monotonic() + STOP_AT_ONCE_SECONDS
+        while Postmaster.of(self.cluster) is not None:
+            if time.monotonic() > deadline:
+                raise StorageError(f"PostgreSQL (process {running.pid}) does not stop; see {self.log_file}")
+            os.kill(running.pid, signal.SIGQUIT)
+            time.sleep(POLL_SECONDS)
 
     def _stop(self) -> None:
         """Ask for a fast shutdown and wait until the server is gone; the start lock is held."""
@@ -296,10 +318,9 @@ class EmbeddedServer:
         deadline = time.monotonic() + STOP_SECONDS
         try:
             os.kill(running.pid, signal.SIGINT)
-            while Postmaster.of(self.cluster) is not None:
-                if time.monotonic() > deadline:
-                    raise StorageError(f"PostgreSQL (process {running.pid}) does not stop; see {self.log_file}")
+            while Postmaster.of(self.cluster) is not None and time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
+            self._stop_at_once(running)
         except ProcessLookupError:
             _log.debug("the embedded server was already gone")
         leave_socket_folder(Path(running.socket_dir), self.home)
