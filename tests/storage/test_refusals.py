@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
@@ -41,6 +42,25 @@ def test_an_older_schema_is_brought_up_to_date(empty_database: Database) -> None
     assert run(empty_database, "gaps").exit_code == 0
     newest = [{"version_num": migrate.known_revisions()[-1]}]
     assert empty_database.rows(f"SELECT version_num FROM {migrate.VERSION_TABLE}") == newest
+
+
+def test_an_older_schema_keeps_what_it_holds(empty_database: Database) -> None:
+    """Made by the SQL of an older program, with rows of its time; this program upgrades it as it opens it."""
+    older, _, _ = migrate.sql().partition("-- Running upgrade 0010 ->")
+    with psycopg.connect(empty_database.conninfo(), autocommit=True) as connection:
+        connection.execute(f"{older}; COMMIT".encode())
+    empty_database.rows(
+        "INSERT INTO tracked_symbols (symbol, asset_class, timeframes) VALUES ('KO', 'stock', ARRAY['1d'])"
+    )
+    empty_database.rows("INSERT INTO providers (name, breaker_state) VALUES ('yahoo', 'open')")
+    assert migrate.status(empty_database).current == "0010"
+    assert "KO" in run(empty_database, "status", "KO").stdout
+    found = migrate.status(empty_database)
+    assert (found.current, found.up_to_date) == (migrate.known_revisions()[-1], True)
+    assert empty_database.rows("SELECT symbol, timeframes FROM tracked_symbols") == [
+        {"symbol": "KO", "timeframes": ["1d"]}
+    ]
+    assert empty_database.rows("SELECT name, priorities FROM providers") == [{"name": "yahoo", "priorities": {}}]
 
 
 @pytest.fixture
