@@ -99,6 +99,21 @@ def test_level_and_form(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sesame" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_values(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not those of local variables: they are whole frames, and keys."""
+    configure_logs("WARNING", form)
+    held = ["known", "here", "alone"]
+    try:
+        held.remove("nothing")
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("broken")
+        structlog.get_logger().exception("broken too")
+    told = capsys.readouterr().err
+    assert told.count("ValueError") == 2
+    assert "alone" not in told.replace('"known", "here", "alone"', "")
+
+
 def test_a_process_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs("INFO", "json", "worker")
     structlog.get_logger().info("one")
