@@ -18,6 +18,7 @@ from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange
 from market_data.storage.copy import copy_in
 from market_data.storage.database import Connection, Database
+from market_data.storage.summaries import TOTALS
 from market_data.storage.upsert import Counts
 
 SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
@@ -280,14 +281,12 @@ SELECT timeframe, error FROM (
 ) newest WHERE error IS NOT NULL
 """
 
-# From the days' sums: counting the candles would take longer with each.
-_STATUS = """
+_STATUS = f"""
 INSERT INTO enrichment_status AS s (symbol, asset_class, status, last_enrichment_time, last_fetch_source,
     data_age_seconds, records_available, quality_score, validation_rate, error_message, updated_at)
 SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s,
     %(source)s,
-    %(age)s, coalesce(sum(total_records), 0), sum(total_records * avg_quality_score) / nullif(sum(total_records), 0),
-    100.0 * sum(validated_records) / nullif(sum(total_records), 0), %(error)s, %(now)s
+    %(age)s, {TOTALS}, %(error)s, %(now)s
 FROM data_quality_metrics WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s
 ON CONFLICT (symbol, asset_class) DO UPDATE SET (status, last_enrichment_time, last_fetch_source, data_age_seconds,
     records_available, quality_score, validation_rate, error_message, updated_at) =
