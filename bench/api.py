@@ -29,7 +29,7 @@ TEN_MILLION = f"{(LONG_ROWS + FETCHES + COMPUTATIONS + BACKFILLS) / 1e6:.1f} M r
 
 def measure() -> Iterator[Figure]:
     """Database, server and asker in processes of their own; the contenders take turns."""
-    from market_data.storage.embedded import EmbeddedServer
+    from market_data.storage.server.embedded import EmbeddedServer
 
     with tempfile.TemporaryDirectory() as folder:
         # The embedded server runs as another account when this one is root.

@@ -35,8 +35,8 @@ def _fill_by_the_program(app: App) -> None:
     from market_data.model.dataset import CANDLES
     from market_data.model.instrument import AssetClass, Instrument, Series
     from market_data.model.timeframe import Timeframe, TimeRange
-    from market_data.pipeline.ingest import Batch, Purpose, ingest
-    from market_data.storage import audit
+    from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+    from market_data.storage.work import audit
 
     series = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.M1)
     random = np.random.default_rng(7)
@@ -195,7 +195,7 @@ def _opened(conninfo: str) -> Any:
 
 def _fill(conninfo: str) -> None:
     """Fill the database and print a key for the locked API."""
-    from market_data.storage.keys import Scope, create_key
+    from market_data.storage.work.keys import Scope, create_key
 
     with _opened(conninfo) as app:
         fill(app)

@@ -18,14 +18,15 @@ from bench.rows import ORIGIN, minutes
 from market_data.bootstrap import open_shelves
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline import ingest as story
-from market_data.pipeline.normalise import normalise
-from market_data.pipeline.ripple import Ripple
-from market_data.pipeline.validate import validate
-from market_data.storage import migrate, upsert
-from market_data.storage.database import Database
-from market_data.storage.reader import Reader
-from market_data.storage.verdict import classify
+from market_data.pipeline.write import ingest as story
+from market_data.pipeline.write.normalise import normalise
+from market_data.pipeline.write.ripple import Ripple
+from market_data.pipeline.write.validate import validate
+from market_data.storage.series import present as upsert
+from market_data.storage.series.reader import Reader
+from market_data.storage.series.verdict import classify
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
 
 ROWS = 30_000
 READ_ROWS = 100_000

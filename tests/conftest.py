@@ -16,9 +16,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from market_data.storage import migrate
-from market_data.storage.database import Database
-from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
+from market_data.storage.server.embedded import EmbeddedServer
 
 TEMPLATE = "migrated_template"
 SERVERS = "MARKET_DATA_TEST_SERVERS"

@@ -33,7 +33,7 @@ from psycopg.conninfo import conninfo_to_dict
 from market_data.cli.app import app
 from market_data.cli.program import globals_first
 from market_data.sandbox import Sandbox
-from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.server.embedded import EmbeddedServer
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]

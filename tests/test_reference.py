@@ -23,7 +23,7 @@ from market_data.model.rule import Rule
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring import declared
 from market_data.shelf import collect, collect_classes
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"

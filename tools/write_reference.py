@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `reference` is beside this file, wherever it is run from
 
-from market_data.storage import migrate
-from market_data.storage.database import Database
-from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
+from market_data.storage.server.embedded import EmbeddedServer
 from reference import doors, metrics, settings, shelves, tables
 
 ROOT = Path(__file__).parents[1]

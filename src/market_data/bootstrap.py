@@ -22,21 +22,21 @@ from market_data.model.rule import Rule
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
-from market_data.pipeline.collect import Collector
-from market_data.pipeline.derive import Shelves
-from market_data.pipeline.enrich import Enricher
-from market_data.pipeline.heal import Healer
-from market_data.pipeline.recompute import Recomputation
-from market_data.pipeline.shelves import check, own_features, violations
-from market_data.pipeline.status import Standings, quality_of
+from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.fetch.heal import Healer
+from market_data.pipeline.own_features import check, own_features, violations
+from market_data.pipeline.read.status import Standings, quality_of
+from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.recompute import Recomputation
 from market_data.shelf import collect, collect_classes
-from market_data.storage.database import Database
-from market_data.storage.migrate import upgrade
-from market_data.storage.own_features import declare, own_among
-from market_data.storage.reader import Reader
-from market_data.storage.state import keep_apart
-from market_data.storage.summaries import Summaries
-from market_data.storage.tracked import Tracked, tracked
+from market_data.storage.series.own_features import declare, own_among
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
+from market_data.storage.server.migrate import upgrade
+from market_data.storage.work.state import keep_apart
+from market_data.storage.work.summaries import Summaries
+from market_data.storage.work.tracked import Tracked, tracked
 from market_data.transport.http import Http
 
 if TYPE_CHECKING:

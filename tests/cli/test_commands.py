@@ -23,9 +23,9 @@ from market_data.cli.invocation import Invocation
 from market_data.model.errors import MarketDataError, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.derive import Shelves
-from market_data.pipeline.enrich import Progress, SeriesReport
-from market_data.storage.upsert import Counts
+from market_data.pipeline.fetch.enrich import Progress, SeriesReport
+from market_data.pipeline.write.derive import Shelves
+from market_data.storage.series.present import Counts
 
 EXACT = pl.Decimal(38, 18)
 ROWS = pl.DataFrame(

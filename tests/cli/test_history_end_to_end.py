@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 Program = Callable[..., Any]
 

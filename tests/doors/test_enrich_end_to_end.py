@@ -15,9 +15,9 @@ from market_data.config import load_settings
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.enrich import SeriesReport
+from market_data.pipeline.fetch.enrich import SeriesReport
 from market_data.sandbox import Sandbox
-from market_data.storage.upsert import Counts
+from market_data.storage.series.present import Counts
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.server.embedded import EmbeddedServer
 
 sys.path.insert(0, str(Path(__file__).parent))
 # All that hold rows of market data or of the work on it.

@@ -18,7 +18,7 @@ from market_data.bootstrap import App
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.reconcile import Reconciliation, reconcile
+from market_data.pipeline.fetch.reconcile import Reconciliation, reconcile
 from market_data.sandbox import Sandbox
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)

@@ -15,7 +15,7 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
 from market_data.sandbox import Sandbox
 from market_data.sandbox.marketplace import Marketplace
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 END = NOW.replace(minute=0, second=0)

@@ -10,9 +10,9 @@ import pytest
 
 from market_data.bootstrap import open_shelves
 from market_data.model.errors import ConfigError
-from market_data.pipeline.shelves import violations
-from market_data.storage.database import Database
-from market_data.storage.own_features import declare, stored
+from market_data.pipeline.own_features import violations
+from market_data.storage.series.own_features import declare, stored
+from market_data.storage.server.database import Database
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 HEAD = "import numpy as np\nfrom datetime import timedelta\nfrom market_data.model.feature import feature\n"

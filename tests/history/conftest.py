@@ -11,9 +11,9 @@ import pytest
 
 from market_data.bootstrap import open_shelves
 from market_data.model.dataset import CANDLES, EXACT
-from market_data.pipeline.derive import Shelves
+from market_data.pipeline.write.derive import Shelves
 from market_data.sandbox.recordings import FOLDER
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 sys.path.insert(0, str(Path(__file__).parent))
 

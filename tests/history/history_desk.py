@@ -12,11 +12,11 @@ import polars as pl
 from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.derive import Shelves
-from market_data.pipeline.history import enriched
-from market_data.pipeline.ingest import Batch, Outcome, Purpose, ingest
-from market_data.storage.database import Database
-from market_data.storage.reader import Reader
+from market_data.pipeline.read.history import enriched
+from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.ingest import Batch, Outcome, Purpose, ingest
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
 
 START = datetime(2024, 12, 31, 12, tzinfo=UTC)
 FIRST_OFFER = datetime(2025, 3, 1, tzinfo=UTC)

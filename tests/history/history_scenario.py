@@ -9,8 +9,8 @@ from history_desk import Desk
 from history_steps import killing_at, stepping
 
 from market_data.bootstrap import open_shelves
-from market_data.storage.database import Database
-from market_data.storage.upsert import Counts
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
 
 
 def prepare(desk: Desk) -> None:

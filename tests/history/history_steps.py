@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import psycopg
 
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 OnStep = Callable[[str], None]
 

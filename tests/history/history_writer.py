@@ -15,9 +15,9 @@ from market_data.bootstrap import open_shelves
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.amend import Amender
-from market_data.pipeline.derive import Shelves
-from market_data.storage.database import Database
+from market_data.pipeline.write.amend import Amender
+from market_data.pipeline.write.derive import Shelves
+from market_data.storage.server.database import Database
 
 CANDLES = 60
 

@@ -18,10 +18,10 @@ from market_data.model.dataset import DIVIDENDS, SPLITS, Dataset
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.adjust import Actions, Adjustment, DividendRule, factors
-from market_data.pipeline.history import enriched
-from market_data.storage.database import Database
-from market_data.storage.facts import Provenance, append
+from market_data.pipeline.read.adjust import Actions, Adjustment, DividendRule, factors
+from market_data.pipeline.read.history import enriched
+from market_data.storage.facts.append import Provenance, append
+from market_data.storage.server.database import Database
 
 AAPL_DAYS = Series(Instrument("AAPL", AssetClass.STOCK), Timeframe.D1)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from market_data.model.errors import UsageError
-from market_data.pipeline.amend import Amender
-from market_data.storage.upsert import Counts
+from market_data.pipeline.write.amend import Amender
+from market_data.storage.series.present import Counts
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from market_data.model.dataset import (
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.collect import Collector
-from market_data.pipeline.recompute import Recomputation
+from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.write.recompute import Recomputation
 
 CANDLES = 80
 DERIVED = (

@@ -10,10 +10,10 @@ import pytest
 from history_desk import Desk, content
 
 from market_data.model.rule import Rule, Severity, rule
-from market_data.pipeline.derive import Shelves
-from market_data.pipeline.prove import Prover
-from market_data.pipeline.recompute import Recomputation
-from market_data.storage.upsert import Counts
+from market_data.pipeline.read.prove import Prover
+from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.recompute import Recomputation
+from market_data.storage.series.present import Counts
 
 DEAR = 105.0
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from market_data.model.instrument import Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.gaps import audit_series, coverage
-from market_data.pipeline.ledger import Coverage
-from market_data.storage import coverage as ledger
-from market_data.storage.coverage import State
+from market_data.pipeline.write.gaps import audit_series, coverage
+from market_data.pipeline.write.ledger import Coverage
+from market_data.storage.series import coverage as ledger
+from market_data.storage.series.coverage import State
 
 
 def stretches(desk: Any, series: Series | None = None) -> list[tuple[int, int, str]]:

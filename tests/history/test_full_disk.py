@@ -11,10 +11,10 @@ import pytest
 from history_desk import Desk, content, state
 
 from market_data.model.errors import DiskFull
-from market_data.pipeline.derive import Shelves
-from market_data.storage.database import Database
-from market_data.storage.migrate import upgrade
-from market_data.storage.upsert import Counts
+from market_data.pipeline.write.derive import Shelves
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
+from market_data.storage.server.migrate import upgrade
 
 CANDLES = 50_000
 ROOM_BYTES = 24 * 2**20

@@ -16,8 +16,8 @@ from market_data.cli.app import app
 from market_data.cli.invocation import Invocation
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.status import Standings
-from market_data.storage.tracked import track
+from market_data.pipeline.read.status import Standings
+from market_data.storage.work.tracked import track
 
 Run = Callable[..., Result]
 

@@ -18,10 +18,10 @@ from history_scenario import ACTED, act, prepare, prepare_time
 from history_steps import killing_at, stepping
 
 from market_data.model.errors import DatabaseReadOnly, DatabaseUnavailable
-from market_data.pipeline.derive import Shelves
-from market_data.storage.database import Database
-from market_data.storage.migrate import upgrade
-from market_data.storage.postmaster import Postmaster
+from market_data.pipeline.write.derive import Shelves
+from market_data.storage.server.database import Database
+from market_data.storage.server.migrate import upgrade
+from market_data.storage.server.postmaster import Postmaster
 
 # In `make test` a few of the steps, in `make prove` every one.
 SOME = 16

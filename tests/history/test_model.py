@@ -29,9 +29,9 @@ from polars.testing import assert_frame_equal
 
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline import ripple
-from market_data.pipeline.amend import Amender
-from market_data.storage.upsert import Counts
+from market_data.pipeline.write import ripple
+from market_data.pipeline.write.amend import Amender
+from market_data.storage.series.present import Counts
 
 LAST = 130  # beyond twice the lookback of hourly candles, so that changes far apart part into clusters
 CLOSES = ("99", "100", "101.5", "120")

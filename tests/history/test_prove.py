@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from market_data.pipeline.prove import Prover
+from market_data.pipeline.read.prove import Prover
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from unittest.mock import patch
 import history_steps as steps
 import pytest
 
-from market_data.pipeline.derive import Shelves
-from market_data.pipeline.retry import retry
-from market_data.storage import quarantine
-from market_data.storage.upsert import Counts
+from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.release import retry
+from market_data.storage.series.present import Counts
+from market_data.storage.work import quarantine
 
 
 def lenient(shelves: Shelves, *names: str) -> Shelves:
@@ -52,7 +52,7 @@ def test_a_retry_that_fails_half_way_leaves_all_in_quarantine(desk: Any) -> None
     def fails(*_: Any) -> None:
         raise RuntimeError("stopped")
 
-    with patch("market_data.pipeline.retry.resolve", fails), pytest.raises(RuntimeError, match="stopped"):
+    with patch("market_data.pipeline.write.release.resolve", fails), pytest.raises(RuntimeError, match="stopped"):
         retry(desk.database, rules, lambda: desk.now)
     assert waiting(desk) == before
     assert desk.present().is_empty()

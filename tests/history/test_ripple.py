@@ -16,10 +16,10 @@ from history_desk import Desk
 
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline import ripple
-from market_data.pipeline.ripple import clusters, reached
-from market_data.storage.database import Database
-from market_data.storage.upsert import Counts
+from market_data.pipeline.write import ripple
+from market_data.pipeline.write.ripple import clusters, reached
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
 
 TIMES = ("fetched_at", "computed_at", "updated_at", "created_at")
 numbers = iter(range(1000))

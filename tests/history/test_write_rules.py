@@ -9,8 +9,8 @@ from typing import Any
 
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.storage.database import Database
-from market_data.storage.upsert import Counts
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
 
 Written = list[tuple[Any, ...]]
 CORRECTIONS = "timestamp, revision, field_corrected, old_value, new_value, reason, source, corrected_by"

@@ -18,8 +18,8 @@ from history_writer import write_for
 
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.derive import Shelves
-from market_data.storage.database import Database
+from market_data.pipeline.write.derive import Shelves
+from market_data.storage.server.database import Database
 
 WRITERS = 8
 BTC = Instrument("BTC", AssetClass.CRYPTO)

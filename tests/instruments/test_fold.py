@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from market_data.model.instrument import AssetClass, Instrument
-from market_data.pipeline.listings import Fold, fold
-from market_data.storage.instruments import Interval
+from market_data.pipeline.fetch.listings import Fold, fold
+from market_data.storage.facts.instruments import Interval
 
 JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
 LISTED = datetime(2020, 5, 4, tzinfo=UTC)

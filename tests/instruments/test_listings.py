@@ -19,10 +19,10 @@ from market_data.model.errors import ProviderUnavailable, UnknownInstrument, Uns
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.listings import Listings, Refreshed
-from market_data.storage.database import Database
-from market_data.storage.instruments import known_symbols, names_of
-from market_data.storage.upsert import Counts
+from market_data.pipeline.fetch.listings import Listings, Refreshed
+from market_data.storage.facts.instruments import known_symbols, names_of
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
 
 JANUARY, FEBRUARY = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
 STOCKS = frozenset({AssetClass.STOCK, AssetClass.ETF})

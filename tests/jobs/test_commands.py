@@ -17,7 +17,7 @@ import pytest
 
 from market_data.cli.sandboxing import BESIDES_ADDRESSES
 from market_data.sandbox import Sandbox
-from market_data.storage.embedded import EmbeddedServer
+from market_data.storage.server.embedded import EmbeddedServer
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 # Some way up: what is tracked there is less, so that it is quick.

@@ -26,7 +26,7 @@ from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
 from market_data.model.timeframe import Timeframe
 from market_data.sandbox import Sandbox
 from market_data.sandbox.symbols import COINS, STOCKS
-from market_data.storage.postmaster import Postmaster
+from market_data.storage.server.postmaster import Postmaster
 
 FAULTS = "429:0.05,5xx:0.05,drop:0.03,truncate:0.03"
 START = datetime(2024, 3, 1, tzinfo=UTC)

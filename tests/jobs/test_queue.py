@@ -13,7 +13,7 @@ from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Kind, Status, Task
 from market_data.model.timeframe import Timeframe
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)

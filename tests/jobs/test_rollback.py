@@ -12,9 +12,9 @@ from market_data.model.errors import SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Status
 from market_data.model.timeframe import Timeframe
-from market_data.storage import migrate
-from market_data.storage.backup import back_up, restore
-from market_data.storage.database import Database
+from market_data.storage.server import migrate
+from market_data.storage.server.backup import back_up, restore
+from market_data.storage.server.database import Database
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 

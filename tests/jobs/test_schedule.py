@@ -13,11 +13,11 @@ from market_data.jobs.schedule import Agenda, Scheduler
 from market_data.jobs.timetable import Timetable
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.status import Standings
-from market_data.storage import audit
-from market_data.storage.database import Database
-from market_data.storage.switches import note_scheduler
-from market_data.storage.tracked import track, tracked, untrack
+from market_data.pipeline.read.status import Standings
+from market_data.storage.server.database import Database
+from market_data.storage.work import audit
+from market_data.storage.work.switches import note_scheduler
+from market_data.storage.work.tracked import track, tracked, untrack
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 KO = Instrument("KO", AssetClass.STOCK)

@@ -14,7 +14,7 @@ from market_data.model.dataset import DIVIDENDS, SPLITS
 from market_data.model.instrument import AssetClass, Instrument, Listing, Series
 from market_data.model.provider import Page, Provider, ProviderSettings
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 from market_data.transport.ratelimit import RateLimit
 
 KO = Instrument("KO", AssetClass.STOCK)

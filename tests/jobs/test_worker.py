@@ -18,7 +18,7 @@ from market_data.model.errors import SchemaMismatch
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobState, Kind, Status, Task
 from market_data.model.timeframe import Timeframe
-from market_data.storage.tracked import most_active
+from market_data.storage.work.tracked import most_active
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)

@@ -17,9 +17,9 @@ from market_data.model.dataset import CANDLES
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.monitoring.rules import RULES, findings
-from market_data.pipeline import derive
-from market_data.pipeline.ingest import Batch, Purpose, ingest
-from market_data.storage.due import note_due
+from market_data.pipeline.write import derive
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.storage.series.due import note_due
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 HOURS = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1)

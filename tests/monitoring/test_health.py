@@ -23,10 +23,10 @@ from market_data.bootstrap import App, open_app
 from market_data.config import load_settings
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
-from market_data.storage.database import Database
-from market_data.storage.embedded import EmbeddedServer
-from market_data.storage.migrate import upgrade
-from market_data.storage.postmaster import Postmaster
+from market_data.storage.server.database import Database
+from market_data.storage.server.embedded import EmbeddedServer
+from market_data.storage.server.migrate import upgrade
+from market_data.storage.server.postmaster import Postmaster
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 NOWHERE = "http://127.0.0.1:9"

@@ -12,8 +12,8 @@ from market_data.jobs.timetable import Timetable
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.lateness import fetched_by, overdue
-from market_data.pipeline.status import Reach, Standing
-from market_data.storage.tracked import Tracked
+from market_data.pipeline.read.status import Reach, Standing
+from market_data.storage.work.tracked import Tracked
 
 TIMETABLE = Timetable()
 HOURLY, DAILY = Timeframe.H1, Timeframe.D1

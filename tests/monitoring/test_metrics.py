@@ -29,7 +29,7 @@ from market_data.monitoring.declared import LABELS, METRICS, Kind
 from market_data.monitoring.exposition import exposed
 from market_data.monitoring.readings import Observer, Readings
 from market_data.shelf import collect_classes
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 
 NOW = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 # What the values of each label may be.

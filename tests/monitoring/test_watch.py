@@ -21,8 +21,8 @@ from market_data.model.errors import ConfigError
 from market_data.monitoring.delivery import targets_of
 from market_data.monitoring.readings import Observer, Readings
 from market_data.monitoring.watch import Policy, Watch
-from market_data.storage.alerts import stored_alerts
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
+from market_data.storage.work.alerts import stored_alerts
 
 SECRET = "sesame-4711"
 # Apprise imports what Python 3.13 leaves out, and makes up for it there.

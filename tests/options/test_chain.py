@@ -17,7 +17,7 @@ from market_data.model.chain_risk import Risk, chain_risk
 from market_data.model.dataset import OPTIONS
 from market_data.model.implied import implied_volatility
 from market_data.model.options import Contracts, price
-from market_data.pipeline.chain import Carry, completed, contracts_of
+from market_data.pipeline.write.chain import Carry, completed, contracts_of
 
 # 16:00 in New York in winter, a year of 365 days before the close of the day of expiration.
 NOON = datetime(2025, 12, 18, 21, tzinfo=UTC)

@@ -17,12 +17,12 @@ from market_data.model.errors import MalformedPayload, ProviderUnavailable, Unkn
 from market_data.model.instrument import AssetClass, Instrument, Listing, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.collect import Collector
-from market_data.pipeline.ingest import Batch, Purpose, ingest
-from market_data.pipeline.recompute import Recomputation
-from market_data.storage.database import Database
-from market_data.storage.due import all_due
-from market_data.storage.reader import Reader
+from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.pipeline.write.recompute import Recomputation
+from market_data.storage.series.due import all_due
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 HOURS = Series(BTC, Timeframe.H1)
@@ -167,7 +167,7 @@ async def test_a_dataset_nobody_serves_is_an_error_that_says_so(database: Databa
 
 
 async def test_a_killed_renewal_goes_on_where_it_was(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("market_data.pipeline.recompute.CHUNK_CANDLES", 60)
+    monkeypatch.setattr("market_data.pipeline.write.recompute.CHUNK_CANDLES", 60)
     store(database, candles(200))
     await collector(database, Scripted({"funding_rates": funding(30)})).collect(FUNDING_RATES, BTC, SPAN)
     steps = Recomputation(database, SHELVES, now).run()

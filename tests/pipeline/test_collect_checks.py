@@ -15,11 +15,11 @@ from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.collect import Collector
-from market_data.storage.database import Database
-from market_data.storage.facts import newest_versions
-from market_data.storage.quarantine import listed
-from market_data.storage.upsert import Counts
+from market_data.pipeline.fetch.collect import Collector
+from market_data.storage.facts.append import newest_versions
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
+from market_data.storage.work.quarantine import listed
 
 KO = Instrument("KO", AssetClass.STOCK)
 NOW = datetime(2024, 6, 1, tzinfo=UTC)

@@ -15,10 +15,10 @@ from market_data.model.dataset import CANDLES
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.explain import explain
-from market_data.pipeline.ingest import Batch, Purpose, ingest
-from market_data.storage.database import Database
-from market_data.storage.reader import Reader
+from market_data.pipeline.read.explain import explain
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
 
 START = datetime(2024, 3, 4, tzinfo=UTC)
 NOW = START + timedelta(days=5)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
-from market_data.pipeline.ledger import Coverage, Sighting, proved_empty, revise, tally
-from market_data.storage.coverage import State, Stretch
+from market_data.pipeline.write.ledger import Coverage, Sighting, proved_empty, revise, tally
+from market_data.storage.series.coverage import State, Stretch
 
 BTC = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

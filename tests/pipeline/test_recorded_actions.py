@@ -18,16 +18,16 @@ from market_data.bootstrap import open_shelves
 from market_data.model.dataset import DIVIDENDS, SPLITS
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.adjust import Adjustment
-from market_data.pipeline.collect import Collector
-from market_data.pipeline.enrich import Enricher
-from market_data.pipeline.history import enriched
+from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.read.adjust import Adjustment
+from market_data.pipeline.read.history import enriched
 from market_data.providers.polygon.companies import parse_dividends, parse_splits
 from market_data.providers.polygon.parse import parse_answer
 from market_data.providers.yahoo import Yahoo, YahooSettings
-from market_data.storage.database import Database
-from market_data.storage.facts import newest_versions
-from market_data.storage.reader import Reader
+from market_data.storage.facts.append import newest_versions
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
 

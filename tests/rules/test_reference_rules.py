@@ -10,7 +10,7 @@ import pytest
 from market_data import rules as shelf_package
 from market_data.model.dataset import CANDLES, DATASETS, DIVIDENDS, EARNINGS, NEWS, OPTIONS, SPLITS, Dataset
 from market_data.model.rule import Rule, Severity
-from market_data.pipeline.validate import validate_facts
+from market_data.pipeline.write.validate import validate_facts
 from market_data.shelf import collect
 
 RULES = {name: rule for name, rule in collect(shelf_package, Rule).items() if rule.dataset is not CANDLES}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from market_data.model.errors import SchemaMismatch, StorageError
-from market_data.storage import copy
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
+from market_data.storage.wire import copy_in as copy
 
 NOON = dt.datetime(2024, 2, 29, 12, 0, 0, 1, tzinfo=dt.UTC)
 UUID = "6f9619ff-8b86-d011-b42d-00c04fc964ff"

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from market_data.model.errors import StorageError
-from market_data.storage.binary_columns import PADDING, decode_rows
-from market_data.storage.copy_out import CHUNK_ROWS
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
+from market_data.storage.wire.binary_columns import PADDING, decode_rows
+from market_data.storage.wire.copy_out import CHUNK_ROWS
 
 # Up to 20 digits before the point and 18 after it.
 exact = st.builds(

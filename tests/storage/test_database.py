@@ -29,7 +29,8 @@ from market_data.model.errors import (
     TransientError,
     UsageError,
 )
-from market_data.storage.database import Connection, Database
+from market_data.storage.server.database import Database
+from market_data.storage.wire.connection import Connection
 
 SECRET = "pa55-word-9"
 

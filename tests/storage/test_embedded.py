@@ -20,16 +20,16 @@ import psycopg
 import pytest
 
 from market_data.model.errors import BadCredentials, DatabaseUnavailable, DiskFull, MissingPrivilege, SchemaMismatch
-from market_data.storage import embedded
-from market_data.storage.database import Database
-from market_data.storage.embedded import EmbeddedServer
-from market_data.storage.postmaster import Postmaster
+from market_data.storage.server import embedded
+from market_data.storage.server.database import Database
+from market_data.storage.server.embedded import EmbeddedServer
+from market_data.storage.server.postmaster import Postmaster
 
 # Opens the database, says so, and closes it when its input ends.
 HOLDER = """
 import sys
 from pathlib import Path
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 with Database.open(None, Path(sys.argv[1])) as database:
     with database.transaction() as connection:
         # Two CREATE TABLE IF NOT EXISTS at once may fail in PostgreSQL.
@@ -266,7 +266,7 @@ def test_as_a_normal_user(data_home: Path, holder: Holder) -> None:
     data_home.chmod(0o777)
     data_home.parent.chmod(0o755)
     account: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
-    probe = ["/bin/sh", "-c", '"$0" -c "import market_data.storage.database"', sys.executable]
+    probe = ["/bin/sh", "-c", '"$0" -c "import market_data.storage.server.database"', sys.executable]
     if subprocess.run(probe, capture_output=True, check=False, **account).returncode != 0:
         pytest.skip("the interpreter or this checkout is closed to other users")
     process = holder(data_home / "theirs", **account)

@@ -12,9 +12,9 @@ import pytest
 from market_data.model.dataset import DIVIDENDS, FUNDING_RATES, NEWS, TRADES, Dataset
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import TimeRange
-from market_data.storage.database import Database
-from market_data.storage.facts import Appended, Provenance, append, newest_versions, prepare_fact_partitions
-from market_data.storage.upsert import Counts
+from market_data.storage.facts.append import Appended, Provenance, append, newest_versions, prepare_fact_partitions
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
 
 KO = Instrument("KO", AssetClass.STOCK)
 BTC = Instrument("BTC", AssetClass.CRYPTO)

@@ -14,16 +14,16 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from market_data.model.errors import MissingPrivilege, SchemaMismatch, StorageError, UsageError
-from market_data.storage import migrate
-from market_data.storage.database import Database
-from market_data.storage.embedded import EmbeddedServer
-from market_data.storage.migration_files import declared_columns
-from market_data.storage.partitions import ensure_partitions
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
+from market_data.storage.server.embedded import EmbeddedServer
+from market_data.storage.server.migration_files import declared_columns
+from market_data.storage.server.partitions import ensure_partitions
 
 UPGRADE = """
 import sys
-from market_data.storage import migrate
-from market_data.storage.database import Database
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
 with Database.open(sys.argv[1], None) as database:
     print(len(migrate.upgrade(database).applied))
 """
@@ -82,7 +82,7 @@ def owner(postgres: EmbeddedServer, empty_database: Database) -> Iterator[str]:
 
 def dump(postgres: EmbeddedServer, database: Database) -> str:
     """The schema as pg_dump prints it, without its random marker."""
-    from market_data.storage.server_account import binaries
+    from market_data.storage.server.account import binaries
 
     command = [str(binaries().folder / "pg_dump"), "--schema-only", "--no-owner", database.conninfo()]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -242,8 +242,8 @@ def test_two_writers_make_the_same_partition(database: Database) -> None:
     period = (dt.datetime(2024, 5, 1, tzinfo=dt.UTC), dt.datetime(2024, 5, 2, tzinfo=dt.UTC))
     command = [sys.executable, "-c", (
         "import sys, datetime as dt\n"
-        "from market_data.storage.database import Database\n"
-        "from market_data.storage.partitions import ensure_partitions\n"
+        "from market_data.storage.server.database import Database\n"
+        "from market_data.storage.server.partitions import ensure_partitions\n"
         "with Database.open(sys.argv[1], None) as database, database.transaction() as connection:\n"
         "    period = [dt.datetime(2024, 5, day, tzinfo=dt.UTC) for day in (1, 2)]\n"
         "    print(ensure_partitions(connection, 'trades', *period))\n"

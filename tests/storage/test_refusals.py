@@ -10,9 +10,9 @@ from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
 from market_data.cli.app import app
-from market_data.storage import migrate
-from market_data.storage.database import Database
-from market_data.storage.state import keep_apart
+from market_data.storage.server import migrate
+from market_data.storage.server.database import Database
+from market_data.storage.work.state import keep_apart
 
 CORRECT = ("correct", "BTC", "1h", "2024-12-31T12:00:00Z", "close=1", "-r", "why")
 

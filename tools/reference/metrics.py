@@ -10,7 +10,7 @@ from market_data.api.app import create_api
 from market_data.api.served import serving
 from market_data.bootstrap import open_app
 from market_data.config import load_settings
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 from reference.markdown import code, codes, one_line, page, table
 
 INTRODUCTION = """

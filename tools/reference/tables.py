@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from market_data import features as feature_shelf
 from market_data.model.feature import Feature
 from market_data.shelf import collect
-from market_data.storage.database import Database
+from market_data.storage.server.database import Database
 from reference.markdown import code, page, table
 
 MEANINGS = yaml.safe_load((Path(__file__).parent / "meanings.yaml").read_text(encoding="utf-8"))

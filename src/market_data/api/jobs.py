@@ -13,7 +13,7 @@ from market_data.api.problems import Problem
 from market_data.api.served import Served
 from market_data.model.dataset import UTC_MICROS
 from market_data.model.job import JobState, PartState, Status
-from market_data.storage.job_reads import read_jobs
+from market_data.storage.work.job_reads import read_jobs
 
 _UNFINISHED = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('queued', 'in_progress'))"
 _HAS = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status = '{}')"

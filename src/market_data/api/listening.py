@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from market_data.api.security import is_loopback
 from market_data.bootstrap import App
 from market_data.model.errors import ConfigError
-from market_data.storage.keys import any_usable_key
+from market_data.storage.work.keys import any_usable_key
 
 # Requests under way get so long to end when the server stops.
 GRACE_SECONDS: Final = 10

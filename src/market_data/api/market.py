@@ -27,7 +27,7 @@ from market_data.api.selections import Candles, Facts, adjustment_of
 from market_data.api.served import Backing
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
 from market_data.model.instrument import Series
-from market_data.storage.windows import FactQuery
+from market_data.storage.series.windows import FactQuery
 
 router = APIRouter(prefix="/market", tags=["market"])
 Accept = Annotated[str | None, Header(include_in_schema=False)]

@@ -10,8 +10,8 @@ from market_data.api.arguments import AssetClassQuery, Symbol
 from market_data.api.documents import Quality
 from market_data.api.problems import described
 from market_data.api.served import Backing
-from market_data.pipeline.status import quality_of
-from market_data.storage.summaries import Summaries
+from market_data.pipeline.read.status import quality_of
+from market_data.storage.work.summaries import Summaries
 
 router = APIRouter(prefix="/data", tags=["quality"])
 

@@ -17,7 +17,7 @@ from starlette.types import Scope as Connection
 from market_data.api.problems import Problem, problem_of
 from market_data.api.served import Served
 from market_data.model.errors import MarketDataError, TransientError
-from market_data.storage.keys import Key, Scope, any_key, find_key, hashed
+from market_data.storage.work.keys import Key, Scope, any_key, find_key, hashed
 
 OPEN_PATHS: Final = frozenset({"/healthz"})
 TRIGGER_PATHS: Final = ("/api/v1/enrichment/trigger", "/api/v1/enrichment/jobs/")

@@ -21,9 +21,9 @@ from market_data.api.problems import Problem
 from market_data.api.served import Served
 from market_data.model.instrument import Series
 from market_data.model.timeframe import EPOCH, MICROSECOND, TimeRange
-from market_data.pipeline.adjust import Adjustment
-from market_data.pipeline.history import enriched
-from market_data.storage.windows import FactQuery, fact_page, fact_pages
+from market_data.pipeline.read.adjust import Adjustment
+from market_data.pipeline.read.history import enriched
+from market_data.storage.series.windows import FactQuery, fact_page, fact_pages
 
 JSON_ROWS: Final = 1_000
 MOST_JSON_ROWS: Final = 10_000

@@ -16,12 +16,12 @@ from market_data.jobs.queue import Jobs
 from market_data.model.errors import UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.monitoring.readings import Observer
-from market_data.pipeline.status import Standings
-from market_data.storage import switches
-from market_data.storage.database import Database
-from market_data.storage.reader import Reader
-from market_data.storage.tallies import Tallies
-from market_data.storage.windows import Windows
+from market_data.pipeline.read.status import Standings
+from market_data.storage.series.reader import Reader
+from market_data.storage.series.windows import Windows
+from market_data.storage.server.database import Database
+from market_data.storage.work import switches
+from market_data.storage.work.tallies import Tallies
 
 POOL_SIZE: Final = 8
 # Whoever asks is better told soon that the database is away.

@@ -76,7 +76,7 @@ def _tasks(
     Raises:
         UsageError: when nothing is left to fill.
     """
-    from market_data.storage.tracked import most_active
+    from market_data.storage.work.tracked import most_active
 
     start, end = plan.span(now(), days)
     tracked = {one.instrument: one.timeframes for one in app.tracked()}
@@ -108,7 +108,7 @@ def _tasks(
 
 def _resumed(app: App, plan: Plan, named: Sequence[Instrument] | None) -> list[UUID]:
     """Jobs to go on with: those still in the queue, and a new one for the parts that failed or were cancelled."""
-    from market_data.storage.job_reads import unfinished_jobs
+    from market_data.storage.work.job_reads import unfinished_jobs
 
     found = unfinished_jobs(app.database, Kind.BACKFILL, [dataset.name for dataset in plan.datasets])
     waiting = [job.job_id for job in found if not job.status.final]

@@ -20,7 +20,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Apply the migrations that are pending, then verify tables and columns. Safe to run again."""
     from dataclasses import asdict
 
-    from market_data.storage import migrate
+    from market_data.storage.server import migrate
 
     invocation: Invocation = context.obj
     with invocation.database() as database:
@@ -37,8 +37,8 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     """Say where the schema stands, and which features of your own have columns; exits 1 when migrations are pending."""
     from dataclasses import asdict
 
-    from market_data.storage import migrate
-    from market_data.storage.own_features import stored
+    from market_data.storage.series.own_features import stored
+    from market_data.storage.server import migrate
 
     invocation: Invocation = context.obj
     with invocation.database() as database:
@@ -68,7 +68,7 @@ def sql(
     ] = None,
 ) -> None:
     """Print the statements of an upgrade, for a DBA who runs them by hand."""
-    from market_data.storage import migrate
+    from market_data.storage.server import migrate
 
     typer.echo(migrate.sql(after=after), nl=False)
 
@@ -82,7 +82,7 @@ def stats(
     """Show rows, bytes, oldest and newest of every table and partition."""
     from dataclasses import asdict
 
-    from market_data.storage.growth import table_sizes
+    from market_data.storage.server.growth import table_sizes
 
     invocation: Invocation = context.obj
     with invocation.database() as database, waiting("measuring"):
@@ -115,7 +115,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 @app.command()
 def backup(context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False) -> None:
     """Write all of the database into one file, while it is in use."""
-    from market_data.storage.backup import back_up
+    from market_data.storage.server.backup import back_up
 
     invocation: Invocation = context.obj
     with invocation.database() as database, waiting("writing the backup"):
@@ -128,7 +128,7 @@ def restore(
     context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False
 ) -> None:
     """Make the database equal to a backup, all of it or nothing."""
-    from market_data.storage.backup import restore as restore_from
+    from market_data.storage.server.backup import restore as restore_from
 
     invocation: Invocation = context.obj
     with invocation.database() as database, waiting("restoring"):
@@ -139,7 +139,7 @@ def restore(
 @app.command()
 def prune(context: typer.Context, as_json: Json = False) -> None:
     """Drop trades, quotes and raw payloads that are older than their retention; move old options into files."""
-    from market_data.storage.growth import prune as prune_all
+    from market_data.storage.server.growth import prune as prune_all
 
     invocation: Invocation = context.obj
     settings = invocation.settings()

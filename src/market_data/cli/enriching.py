@@ -29,7 +29,7 @@ from market_data.model.timeframe import Timeframe
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
-    from market_data.pipeline.enrich import SeriesReport
+    from market_data.pipeline.fetch.enrich import SeriesReport
 
 
 def enrich(

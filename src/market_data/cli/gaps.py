@@ -14,7 +14,7 @@ from market_data.cli.program import PARTLY_DONE
 if TYPE_CHECKING:
     from market_data.bootstrap import App
     from market_data.model.instrument import Series
-    from market_data.pipeline.heal import Healed
+    from market_data.pipeline.fetch.heal import Healed
 
 
 def gaps(
@@ -61,7 +61,7 @@ def gaps(
 def _chosen(
     app: App, invocation: Invocation, symbol: str | None, asset_class: str | None, timeframe: list[str] | None
 ) -> list[Series]:
-    from market_data.storage.coverage import known_series
+    from market_data.storage.series.coverage import known_series
 
     wanted = parse_timeframes(timeframe) if timeframe else None
     instrument = None
@@ -72,7 +72,7 @@ def _chosen(
 
 
 def _audit(app: App, chosen: list[Series]) -> None:
-    from market_data.pipeline.gaps import audit_series
+    from market_data.pipeline.write.gaps import audit_series
 
     for series in chosen:
         with waiting(f"auditing {series}"):
@@ -82,7 +82,7 @@ def _audit(app: App, chosen: list[Series]) -> None:
 
 
 def _heal(app: App, chosen: list[Series]) -> list[Healed]:
-    from market_data.pipeline.heal import Healer
+    from market_data.pipeline.fetch.heal import Healer
 
     healer = Healer(app.database, app.enricher.providers, app.shelves, app.clock)
 
@@ -96,8 +96,8 @@ def _heal(app: App, chosen: list[Series]) -> list[Healed]:
 def _line(app: App, series: Series) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from market_data.pipeline.gaps import coverage, covered_span
-    from market_data.pipeline.ledger import Coverage
+    from market_data.pipeline.write.gaps import coverage, covered_span
+    from market_data.pipeline.write.ledger import Coverage
 
     span = covered_span(app.database, series)
     counts = coverage(app.database, series, span, now()) if span else Coverage()
@@ -110,8 +110,8 @@ def _line(app: App, series: Series) -> dict[str, Any]:
 
 
 def _stretches(app: App, series: Series) -> list[dict[str, Any]]:
-    from market_data.pipeline.ledger import candles_in
-    from market_data.storage.coverage import State, stretches
+    from market_data.pipeline.write.ledger import candles_in
+    from market_data.storage.series.coverage import State, stretches
 
     with app.database.transaction() as connection:
         found = stretches(connection, series)

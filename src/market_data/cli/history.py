@@ -24,7 +24,7 @@ from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
 
 if TYPE_CHECKING:
-    from market_data.storage.database import Database
+    from market_data.storage.server.database import Database
 
 quarantine = typer.Typer(
     help="Rows that broke a rule: kept aside, never lost, never stored as good.", no_args_is_help=True
@@ -47,7 +47,7 @@ def correct(
     as_json: Json = False,
 ) -> None:
     """Correct a stored candle by hand; it stands against every source until it is reverted."""
-    from market_data.pipeline.amend import Amender
+    from market_data.pipeline.write.amend import Amender
 
     invocation: Invocation = context.obj
     (parsed,) = parse_timeframes([timeframe])
@@ -82,7 +82,7 @@ def list_rows(
     as_json: Json = False,
 ) -> None:
     """List rows in quarantine, newest first."""
-    from market_data.storage.quarantine import listed
+    from market_data.storage.work.quarantine import listed
 
     invocation: Invocation = context.obj
     named = parse_instruments([symbol], asset_class, invocation.settings()) if symbol else []
@@ -128,7 +128,7 @@ def retry_rows(
     """Check rows in quarantine again and store those that pass; exits 3 when some do not."""
     from dataclasses import asdict
 
-    from market_data.pipeline.retry import retry
+    from market_data.pipeline.write.release import retry
 
     invocation: Invocation = context.obj
     named = parse_instruments([symbol], asset_class, invocation.settings()) if symbol else []
@@ -148,7 +148,7 @@ def retry_rows(
 
 
 def _row(database: Database, number: int) -> dict[str, Any]:
-    from market_data.storage.quarantine import shown
+    from market_data.storage.work.quarantine import shown
 
     row = shown(database, number)
     if row is None:

@@ -15,7 +15,7 @@ from market_data.model.instrument import AssetClass, Instrument
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
-    from market_data.pipeline.listings import Refreshed
+    from market_data.pipeline.fetch.listings import Refreshed
 
 SUGGESTIONS: Final = 5
 
@@ -53,7 +53,7 @@ def instruments(
 
 
 def _refresh(app: App, name: str | None, wanted: list[Instrument]) -> list[Refreshed]:
-    from market_data.pipeline.listings import Listings
+    from market_data.pipeline.fetch.listings import Listings
 
     if name is not None and name not in app.providers:
         raise UsageError(f"Unknown provider {name!r}. Valid: {', '.join(app.providers)}")
@@ -64,7 +64,7 @@ def _refresh(app: App, name: str | None, wanted: list[Instrument]) -> list[Refre
 
 
 def _rows(app: App, symbol: str, asset_class: AssetClass | None) -> list[dict[str, Any]]:
-    from market_data.storage.instruments import known_symbols, names_of, sources_listed
+    from market_data.storage.facts.instruments import known_symbols, names_of, sources_listed
 
     rows = names_of(app.database, symbol, asset_class)
     if not rows:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from market_data.bootstrap import App
     from market_data.config import Settings
     from market_data.model.provider import Provider
-    from market_data.storage.database import Database
+    from market_data.storage.server.database import Database
     from market_data.transport.http import Http
 
 

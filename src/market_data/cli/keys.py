@@ -35,7 +35,7 @@ def create(
 ) -> None:
     """Make a key and print it; it cannot be shown again."""
     from market_data.model.errors import UsageError
-    from market_data.storage.keys import Scope, create_key
+    from market_data.storage.work.keys import Scope, create_key
 
     if unknown := [given for given in scope or () if given not in set(Scope)]:
         raise UsageError(f"Unknown scopes {unknown}. Valid: {', '.join(Scope)}")
@@ -54,7 +54,7 @@ def create(
 @app.command()
 def revoke(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """Revoke a key; it stops working at once."""
-    from market_data.storage.keys import revoke_key
+    from market_data.storage.work.keys import revoke_key
 
     invocation: Invocation = context.obj
     with invocation.app() as opened:
@@ -68,7 +68,7 @@ def revoke(context: typer.Context, name: Name, as_json: Json = False) -> None:
 @app.command("list")
 def listed(context: typer.Context, as_json: Json = False) -> None:
     """List all keys, never their secrets."""
-    from market_data.storage.keys import listed_keys
+    from market_data.storage.work.keys import listed_keys
 
     invocation: Invocation = context.obj
     with invocation.app() as opened:

@@ -42,7 +42,7 @@ def options(
 ) -> None:
     """Show risk figures of the newest stored option chain, and the contracts of an expiration."""
     from market_data.model.chain_risk import chain_risk
-    from market_data.pipeline.chain import latest_chain
+    from market_data.pipeline.write.chain import latest_chain
 
     invocation: Invocation = context.obj
     day = _day(expiration)

@@ -74,8 +74,8 @@ def _checked(
     seed: int,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """A line per series and promise, and every failure in words."""
-    from market_data.pipeline.prove import Prover
-    from market_data.storage.coverage import known_series
+    from market_data.pipeline.read.prove import Prover
+    from market_data.storage.series.coverage import known_series
 
     lines: list[dict[str, Any]] = []
     failures: list[str] = []
@@ -106,7 +106,7 @@ def prove_features(invocation: Invocation, path: Path | None, seed: int, *, as_j
     """Hold every feature of a file, or every one in use, to the laws; say where one is broken."""
     from market_data.bootstrap import open_shelves
     from market_data.model.proof import prove_on_trials
-    from market_data.pipeline.shelves import TRIALS, own_features
+    from market_data.pipeline.own_features import TRIALS, own_features
 
     if path is not None:
         features = list(own_features([path], {}).values())

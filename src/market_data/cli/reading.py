@@ -131,8 +131,8 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Show candles with features and provenance, as they are or as they were known, or export them."""
-    from market_data.pipeline.adjust import Adjustment
-    from market_data.pipeline.history import enriched
+    from market_data.pipeline.read.adjust import Adjustment
+    from market_data.pipeline.read.history import enriched
 
     invocation: Invocation = context.obj
     (parsed,) = parse_timeframes([timeframe])
@@ -172,7 +172,7 @@ def _why_none(app: App, series: Series, span: TimeRange | None, as_of: datetime 
 
 
 def _explain(app: App, series: Series, when: str, *, as_json: bool) -> None:
-    from market_data.pipeline.explain import explain
+    from market_data.pipeline.read.explain import explain
 
     timestamp = parse_moment(when, "--explain")
     if timestamp is None:

@@ -26,7 +26,7 @@ from market_data.model.errors import UsageError
 if TYPE_CHECKING:
     from market_data.bootstrap import App
     from market_data.model.instrument import Series
-    from market_data.pipeline.reconcile import Reconciliation
+    from market_data.pipeline.fetch.reconcile import Reconciliation
 
 
 def reconcile(
@@ -65,8 +65,8 @@ def reconcile(
 
 def _run(app: App, series: Series, against: str | None, start: Any, end: Any) -> Reconciliation:
     from market_data.model.timeframe import TimeRange
-    from market_data.pipeline.recompute import Recomputation
-    from market_data.pipeline.reconcile import provider_of, reconcile
+    from market_data.pipeline.fetch.reconcile import provider_of, reconcile
+    from market_data.pipeline.write.recompute import Recomputation
 
     span = TimeRange(start, end)
     source = against or _other_source(app, series, span)

@@ -15,7 +15,7 @@ def recompute(context: typer.Context, as_json: Json = False) -> None:
 
     Resumable: each chunk commits on its own, a second run finds nothing to do.
     """
-    from market_data.pipeline.recompute import Recomputation
+    from market_data.pipeline.write.recompute import Recomputation
 
     invocation: Invocation = context.obj
     candles = changed = 0

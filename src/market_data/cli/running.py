@@ -181,7 +181,7 @@ async def _serve(app: App) -> None:
 
 async def _tell(app: App, _worker: Worker) -> None:
     """A line for every part that ends, and one whenever the queue has run empty."""
-    from market_data.storage.job_reads import ended_since
+    from market_data.storage.work.job_reads import ended_since
 
     since, busy, said = now(), True, set[str]()
     while True:

@@ -29,7 +29,7 @@ def track(
     as_json: Json = False,
 ) -> None:
     """Track symbols from now on; without symbols, list what is tracked."""
-    from market_data.storage.tracked import track as store
+    from market_data.storage.work.tracked import track as store
 
     invocation: Invocation = context.obj
     chosen = parse_timeframes(timeframe) if timeframe else None
@@ -43,7 +43,7 @@ def untrack(
     context: typer.Context, symbols: Symbols = None, asset_class: AssetClassName = None, as_json: Json = False
 ) -> None:
     """Leave symbols alone from now on; what is stored of them stays."""
-    from market_data.storage.tracked import untrack as store
+    from market_data.storage.work.tracked import untrack as store
 
     invocation: Invocation = context.obj
     with invocation.app() as app:

@@ -24,8 +24,8 @@ from market_data.model.errors import (
     TransientError,
 )
 from market_data.model.job import PartState, Status
-from market_data.storage import work
-from market_data.storage.database import Connection
+from market_data.storage.wire.connection import Connection
+from market_data.storage.work import jobs as work
 
 log = structlog.get_logger()
 

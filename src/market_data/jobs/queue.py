@@ -24,10 +24,12 @@ from market_data.model.instrument import Instrument
 from market_data.model.job import CANDLES_NAME, JobReceipt, JobState, Kind, Status, Task
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.enrich import DEFAULT_HISTORY, TAIL_CANDLES
-from market_data.storage import job_reads, work
-from market_data.storage.database import Connection, Database
-from market_data.storage.reader import Reader
+from market_data.pipeline.fetch.enrich import DEFAULT_HISTORY, TAIL_CANDLES
+from market_data.storage.series.reader import Reader
+from market_data.storage.server.database import Database
+from market_data.storage.wire.connection import Connection
+from market_data.storage.work import job_reads
+from market_data.storage.work import jobs as work
 
 log = structlog.get_logger()
 

@@ -25,11 +25,13 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobReceipt, Kind, Task
 from market_data.model.provider import Provider
 from market_data.model.timeframe import Timeframe
-from market_data.storage import coverage, work
-from market_data.storage.database import Connection, Database
-from market_data.storage.state import read_state, write_state
-from market_data.storage.switches import note_next_enrichments, note_scheduler
-from market_data.storage.tracked import Tracked
+from market_data.storage.series import coverage
+from market_data.storage.server.database import Database
+from market_data.storage.wire.connection import Connection
+from market_data.storage.work import jobs as work
+from market_data.storage.work.state import read_state, write_state
+from market_data.storage.work.switches import note_next_enrichments, note_scheduler
+from market_data.storage.work.tracked import Tracked
 
 log = structlog.get_logger()
 

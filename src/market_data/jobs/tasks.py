@@ -18,16 +18,17 @@ from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.provider import Provider
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.reconcile import reconcile
-from market_data.storage import job_reads, work
-from market_data.storage.growth import prune
+from market_data.pipeline.fetch.reconcile import reconcile
+from market_data.storage.server.growth import prune
+from market_data.storage.work import job_reads
+from market_data.storage.work import jobs as work
 
 if TYPE_CHECKING:
-    from market_data.pipeline.collect import Collected, Collector
-    from market_data.pipeline.enrich import Enricher, Progress
-    from market_data.pipeline.heal import Healer
-    from market_data.pipeline.recompute import Recomputation
-    from market_data.storage.database import Database
+    from market_data.pipeline.fetch.collect import Collected, Collector
+    from market_data.pipeline.fetch.enrich import Enricher, Progress
+    from market_data.pipeline.fetch.heal import Healer
+    from market_data.pipeline.write.recompute import Recomputation
+    from market_data.storage.server.database import Database
 
 RECONCILED: Final = timedelta(days=7)
 STOPPED: Final = "stopped; what was committed is kept"

@@ -10,8 +10,8 @@ from market_data.model.dataset import Dataset
 from market_data.model.instrument import Instrument, Series
 from market_data.model.session import grid
 from market_data.model.timeframe import TimeRange, from_micros, to_micros
-from market_data.storage.coverage import stretches
-from market_data.storage.database import Database
+from market_data.storage.series.coverage import stretches
+from market_data.storage.server.database import Database
 
 
 def unasked(database: Database, series: Series, span: TimeRange, now: datetime) -> TimeRange | None:

@@ -30,9 +30,10 @@ from market_data.jobs.queue import QUEUE, queue_name
 from market_data.jobs.tasks import Workshop
 from market_data.model.errors import DatabaseUnavailable, MarketDataError, SchemaMismatch
 from market_data.model.job import Kind
-from market_data.storage import migrate, work
-from market_data.storage.sources import record_sources
-from market_data.storage.workers import ALIVE_LOCK, report_worker
+from market_data.storage.server import migrate
+from market_data.storage.work import jobs as work
+from market_data.storage.work.sources import record_sources
+from market_data.storage.work.workers import ALIVE_LOCK, report_worker
 
 log = structlog.get_logger()
 

@@ -19,7 +19,7 @@ from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass
 from market_data.monitoring.declared import METRICS, MOST_SYMBOLS
 from market_data.monitoring.readings import InstrumentReading, Observer, Readings
-from market_data.storage.alerts import firing_by_severity
+from market_data.storage.work.alerts import firing_by_severity
 
 # Rows of a log older than this never come any more, so their sums are kept.
 SETTLED_AFTER: Final = timedelta(hours=1)

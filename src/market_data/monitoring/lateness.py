@@ -9,8 +9,8 @@ from typing import Final
 from market_data.jobs.timetable import Line, Occasion, Timetable, every_occasion
 from market_data.model.instrument import AssetClass
 from market_data.model.timeframe import MICROSECOND
-from market_data.pipeline.status import Standing
-from market_data.storage.tracked import Tracked
+from market_data.pipeline.read.status import Standing
+from market_data.storage.work.tracked import Tracked
 
 # Every asset class is fetched more often than this.
 HORIZON: Final = timedelta(days=8)

@@ -10,12 +10,12 @@ from typing import Any, Final
 from market_data.jobs.timetable import Timetable
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.monitoring.lateness import overdue
-from market_data.pipeline.status import Standings
-from market_data.storage import job_reads, switches
-from market_data.storage.database import Database
-from market_data.storage.tallies import Tallies
-from market_data.storage.tracked import Tracked
-from market_data.storage.workers import live_workers, worst_breakers
+from market_data.pipeline.read.status import Standings
+from market_data.storage.server.database import Database
+from market_data.storage.work import job_reads, switches
+from market_data.storage.work.tallies import Tallies
+from market_data.storage.work.tracked import Tracked
+from market_data.storage.work.workers import live_workers, worst_breakers
 
 # A worker reports every few seconds; one silent for longer is gone.
 WORKER_SILENT: Final = timedelta(seconds=60)

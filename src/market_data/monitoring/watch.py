@@ -15,8 +15,8 @@ from market_data.model.errors import MarketDataError
 from market_data.monitoring.delivery import Message, Target
 from market_data.monitoring.readings import Observer, Readings
 from market_data.monitoring.rules import RULES, AlertRule, Finding, findings
-from market_data.storage.alerts import AlertState, replace_alerts, stored_alerts
-from market_data.storage.state import read_state, write_state
+from market_data.storage.work.alerts import AlertState, replace_alerts, stored_alerts
+from market_data.storage.work.state import read_state, write_state
 
 log = structlog.get_logger()
 

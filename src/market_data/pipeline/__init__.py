@@ -1,1 +1,1 @@
-"""The story of one batch; read ingest.py first."""
+"""The story of one batch; read write/ingest.py first."""

@@ -28,10 +28,10 @@ from market_data.model.dataset import CANDLES, DIVIDENDS, EARNINGS, NEWS, OPTION
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.ingest import Batch, Purpose, ingest
-from market_data.storage import audit
-from market_data.storage.embedded import EmbeddedServer
-from market_data.storage.facts import Provenance, append, lock_facts, prepare_fact_partitions
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
+from market_data.storage.server.embedded import EmbeddedServer
+from market_data.storage.work import audit
 
 NOW = datetime(2026, 3, 1, 0, 30, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)

@@ -33,7 +33,7 @@ from market_data.model.errors import (
     UsageError,
 )
 from market_data.sandbox import Sandbox
-from market_data.storage.windows import Windows
+from market_data.storage.series.windows import Windows
 
 
 def test_frames_hold_what_is_stored(address: str) -> None:

@@ -121,7 +121,7 @@ def test_jobs_come_in_pages(own: tuple[Any, Any]) -> None:
 
 
 def test_pausing_keeps_jobs_and_is_seen(own: tuple[Any, Any]) -> None:
-    from market_data.storage.switches import note_scheduler
+    from market_data.storage.work.switches import note_scheduler
 
     served, asking = own
     asking.post("/api/v1/enrichment/trigger?symbol=AAPL")
@@ -135,8 +135,8 @@ def test_pausing_keeps_jobs_and_is_seen(own: tuple[Any, Any]) -> None:
 
 
 def test_health_tells_the_truth(own: tuple[Any, Any], clock: Any) -> None:
-    from market_data.storage.switches import note_scheduler
-    from market_data.storage.workers import ALIVE_LOCK
+    from market_data.storage.work.switches import note_scheduler
+    from market_data.storage.work.workers import ALIVE_LOCK
 
     served, asking = own
     assert asking.get("/healthz").json() == {"status": "alive"}
@@ -160,7 +160,7 @@ def test_a_database_that_is_gone_is_unready_and_unexposed(
     database_url: str, clock: Any, opening: Callable[..., AbstractContextManager[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from market_data.model.errors import DatabaseUnavailable
-    from market_data.storage.database import Database
+    from market_data.storage.server.database import Database
 
     with opening(database_url, clock) as (_, asking):
 

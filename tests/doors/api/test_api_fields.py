@@ -266,7 +266,7 @@ def test_windows_are_a_day_of_logs_and_a_week_of_quality(
 def test_the_five_values_of_status(
     database_url: str, clock: Any, opening: Callable[..., AbstractContextManager[Any]], filling: Callable[[Any], None]
 ) -> None:
-    from market_data.storage import audit
+    from market_data.storage.work import audit
 
     with opening(database_url, clock) as (served, asking):
 

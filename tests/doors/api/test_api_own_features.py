@@ -26,11 +26,11 @@ from market_data.model.dataset import FUNDING_RATES
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.proof import bits
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.amend import Amender
-from market_data.pipeline.history import enriched
-from market_data.pipeline.ripple import COLUMNS, computed
-from market_data.storage.facts import Provenance, append, lock_facts
-from market_data.storage.own_features import stored
+from market_data.pipeline.read.history import enriched
+from market_data.pipeline.write.amend import Amender
+from market_data.pipeline.write.ripple import COLUMNS, computed
+from market_data.storage.facts.append import Provenance, append, lock_facts
+from market_data.storage.series.own_features import stored
 
 Opening = Callable[..., AbstractContextManager]
 HOURS = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1)
@@ -69,7 +69,7 @@ import sys
 from datetime import datetime, UTC
 from market_data.bootstrap import open_app
 from market_data.config import load_settings
-from market_data.pipeline import recompute
+from market_data.pipeline.write import recompute
 recompute.CHUNK_CANDLES = 20
 settings = {"database.url": (sys.argv[1], "test"), "features.paths": (sys.argv[2], "test")}
 with open_app(load_settings(environ={}, overrides=settings), clock=lambda: datetime(2026, 3, 2, tzinfo=UTC)) as app:

@@ -15,7 +15,7 @@ from market_data.api.app import create_api
 from market_data.api.listening import check_address
 from market_data.api.security import Allowance
 from market_data.model.errors import ConfigError
-from market_data.storage.keys import Scope, create_key, listed_keys, revoke_key
+from market_data.storage.work.keys import Scope, create_key, listed_keys, revoke_key
 
 Opening = Callable[..., AbstractContextManager[Any]]
 
@@ -230,7 +230,7 @@ def test_a_head_without_end_is_refused(filled: Any, reaching: Callable[[Any], Ab
 def test_a_query_that_takes_too_long_is_given_up(
     database_url: str, clock: Any, opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from market_data.storage.tallies import Tallies
+    from market_data.storage.work.tallies import Tallies
 
     with opening(database_url, clock, api__query_seconds=0.2) as (served, asking):
         monkeypatch.setattr(Tallies, "backfills", lambda _: served.database.rows("SELECT pg_sleep(60)"))

@@ -11,12 +11,12 @@ import pytest
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.enrich import Enricher
-from market_data.pipeline.gaps import coverage
-from market_data.pipeline.heal import Healed, Healer
-from market_data.storage import coverage as ledger
-from market_data.storage.coverage import State, Stretch
-from market_data.storage.instruments import Interval, write
+from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.fetch.heal import Healed, Healer
+from market_data.pipeline.write.gaps import coverage
+from market_data.storage.facts.instruments import Interval, write
+from market_data.storage.series import coverage as ledger
+from market_data.storage.series.coverage import State, Stretch
 
 LISTED = 20
 """Position of the first candle."""

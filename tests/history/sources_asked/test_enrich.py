@@ -12,9 +12,9 @@ from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.enrich import Enricher, SeriesReport
-from market_data.pipeline.status import Standings
-from market_data.storage.tracked import track
+from market_data.pipeline.fetch.enrich import Enricher, SeriesReport
+from market_data.pipeline.read.status import Standings
+from market_data.storage.work.tracked import track
 
 
 async def enriched(desk: Any, *sources: Any) -> SeriesReport:

@@ -12,9 +12,9 @@ from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.heal import Healer, Patience, joined
-from market_data.storage import coverage as ledger
-from market_data.storage.coverage import State, Stretch
+from market_data.pipeline.fetch.heal import Healer, Patience, joined
+from market_data.storage.series import coverage as ledger
+from market_data.storage.series.coverage import State, Stretch
 
 
 def healer(desk: Any, *sources: Any, **patience: Any) -> Healer:

@@ -10,8 +10,8 @@ import pytest
 
 from market_data.model.errors import UnsupportedRequest, UsageError
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.reconcile import Reconciliation, compare, provider_of, reconcile
-from market_data.pipeline.tolerance import tolerance
+from market_data.pipeline.fetch.reconcile import Reconciliation, compare, provider_of, reconcile
+from market_data.pipeline.write.tolerance import tolerance
 
 
 def test_one_providers_channels_must_agree_exactly() -> None:

@@ -1,6 +1,6 @@
 """Schema revision 0006: the statements are in the SQL file beside."""
 
-from market_data.storage.migration_files import apply_sql
+from market_data.storage.server.migration_files import apply_sql
 
 revision = "0006"
 down_revision = "0005"

@@ -1,0 +1,1 @@
+"""Ask sources until the range is answered."""

@@ -1,0 +1,36 @@
+"""The numbers behind the features of one stored candle: what each looked at, and the formula it followed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from market_data.model.errors import UsageError
+from market_data.model.explanation import Explanation
+from market_data.model.explanation import explain as explain_row
+from market_data.model.instrument import Series
+from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.write.derive import Shelves, doubles_of, window_of
+from market_data.pipeline.write.normalise import with_ends
+from market_data.pipeline.write.observe import join_observations
+from market_data.pipeline.write.ripple import COLUMNS, observed
+from market_data.storage.series.reader import Reader
+
+
+def explain(reader: Reader, shelves: Shelves, series: Series, timestamp: datetime) -> list[Explanation]:
+    """Every feature of the candle that opens at `timestamp`, computed again from what is stored.
+
+    Raises:
+        UsageError: when no candle of the series opens then; it names the newest one.
+    """
+    span = TimeRange(timestamp, timestamp + MICROSECOND)
+    rows = with_ends(series, reader.candles(series, span, before=shelves.lookback(series)).select(COLUMNS))
+    if rows.is_empty() or rows["timestamp"][-1] != timestamp:
+        raise UsageError(f"no candle of {series} opens at {timestamp:%Y-%m-%dT%H:%M:%SZ}{_newest(reader, series)}")
+    observations = observed(reader, shelves, series, rows)
+    window = window_of(series, doubles_of(join_observations(rows, observations)), observations)
+    return [explain_row(feature, window, rows.height - 1) for feature in shelves.features if feature.applies(series)]
+
+
+def _newest(reader: Reader, series: Series) -> str:
+    newest = reader.last_timestamps(series, 1)
+    return f"; the newest stored opens at {newest[0]:%Y-%m-%dT%H:%M:%SZ}" if newest else "; none is stored"

@@ -1,0 +1,1 @@
+"""From a page to a commit: normalise, validate, judge, derive, ripple; read ingest.py first."""

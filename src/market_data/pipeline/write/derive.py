@@ -1,0 +1,239 @@
+"""Everything that follows from the stored facts of a series: source values, features, notes and the quality score.
+
+A row's result depends only on itself and on the rows its features and rules declare as lookback, never on where the
+frame begins: so the same call serves first loads, corrections and reads as of a past moment, with the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from hashlib import sha256
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from market_data.model import quality
+from market_data.model.dataset import UTC_MICROS
+from market_data.model.evaluation import evaluate
+from market_data.model.feature import Feature
+from market_data.model.instrument import AssetClass, Series
+from market_data.model.rule import Rule, Severity
+from market_data.model.session import grid, lookback_start
+from market_data.model.timeframe import TimeRange
+from market_data.model.window import Window
+from market_data.pipeline.write.normalise import as_doubles
+from market_data.pipeline.write.observe import SOURCE_VALUES, expected_values, join_observations
+from market_data.pipeline.write.validate import broken_rules
+from market_data.storage.series.own_features import own_among
+
+_ALWAYS: Final = ("open", "high", "low", "close", "volume")
+EXPECTED_FIELDS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
+    AssetClass.STOCK: _ALWAYS,
+    AssetClass.ETF: _ALWAYS,
+    AssetClass.CRYPTO: (*_ALWAYS, "taker_buy_volume"),
+}
+
+
+@dataclass(frozen=True)
+class Shelves:
+    """What is computed and checked: the features and rules that bootstrap found."""
+
+    features: tuple[Feature, ...]
+    rules: tuple[Rule, ...]
+    """The rules of candles."""
+    reference_rules: tuple[Rule, ...] = ()
+    """The rules of all other datasets."""
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """Names of the features that are the user's own: they have a table of their own and no part in scores."""
+        return tuple(own_among([feature.name for feature in self.features]))
+
+    @property
+    def noting(self) -> tuple[Rule, ...]:
+        """The rules that look back over the stored series."""
+        return tuple(rule for rule in self.rules if rule.severity is Severity.NOTE)
+
+    def lookback(self, series: Series) -> int:
+        """How many rows before a row its derived values may depend on."""
+        reach = [f.lookback_for(series) for f in self.features if f.applies(series)]
+        return max([*reach, *(rule.lookback for rule in self.noting), 0])
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with the definition of any feature or rule of candles: rows derived under another are stale."""
+        versions = [f"{f.name}={f.version}" for f in self.features] + [f"{r.name}={r.version}" for r in self.rules]
+        return sha256(" ".join(versions).encode()).hexdigest()[:12]
+
+    def history(self) -> dict[str, timedelta]:
+        """How much of each own-clock dataset the features look back on."""
+        spans: dict[str, timedelta] = {}
+        for feature in self.features:
+            for dataset, span in feature.observations.items():
+                spans[dataset] = max(span, spans.get(dataset, timedelta(0)))
+        return spans
+
+
+def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
+    """The quality of each fact alone, 0 to 1: what decides between sources.
+
+    Its fields, its source's doubts and its freshness; the features are left out since they are the same for all.
+    """
+    share = quality.completeness(rows, EXPECTED_FIELDS[series.asset_class])
+    # As the rule source_in_doubt: what a provider does not know counts against a row, where it comes from does not.
+    checks = (~rows["notes"].str.contains("_unknown", literal=True)).fill_null(value=True).cast(pl.Float64)
+    fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
+    whole = pl.repeat(1.0, rows.height, eager=True)
+    return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
+
+
+def derive(
+    series: Series, rows: pl.DataFrame, observations: Mapping[str, pl.DataFrame], shelves: Shelves
+) -> pl.DataFrame:
+    """Derived columns of every row of `rows`, among them those that only serve as lookback.
+
+    Args:
+        series: whose rows they are.
+        rows: consecutive stored candles in order: CANDLES' columns, `end`, `data_age_seconds`, `disagrees`.
+        observations: own-clock values by dataset, reaching back as far as `Shelves.history` says.
+        shelves: what to compute and check.
+
+    Returns:
+        `timestamp`, SOURCE_VALUES, one column per feature, feature_version, is_validated, quality_score,
+        data_completeness, validation_notes, gap_detected, volume_anomaly.
+    """
+    joined = join_observations(rows, observations)
+    seen = doubles_of(joined).with_columns(previous_expected=previous_expected(series, rows))
+    applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
+    values = evaluate(shelves.features, window_of(series, seen, observations))
+    notes = _broken(series, seen, shelves)
+    scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))
+    texts = _validation_notes(notes, rows["notes"])
+    return pl.concat(
+        [
+            joined.select("timestamp", *SOURCE_VALUES),
+            values,
+            scores,
+            pl.DataFrame(
+                {
+                    "feature_version": [shelves.version] * rows.height,
+                    "is_validated": notes.list.len() == 0,
+                    "validation_notes": texts,
+                    "gap_detected": notes.list.contains("gap"),
+                    "volume_anomaly": notes.list.contains("volume_anomaly"),
+                }
+            ),
+        ],
+        how="horizontal",
+    )
+
+
+def _broken(series: Series, seen: pl.DataFrame, shelves: Shelves) -> pl.Series:
+    """Per row the rules it breaks; a rejecting one only where the row was stored before there was the rule."""
+    as_offered = seen.with_columns(asset_class=pl.lit(series.asset_class.value), first_of_timestamp=pl.lit(value=True))
+    return broken_rules(as_offered, shelves.rules)
+
+
+def doubles_of(joined: pl.DataFrame) -> pl.DataFrame:
+    """Candles with their source values as rules and features see them: doubles, `taker_sell_volume` among them."""
+    # The difference is taken exactly, then rounded once.
+    return as_doubles(joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume")))
+
+
+def window_of(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> Window:
+    """What the features of a series are computed from: `doubles_of` its candles, and own-clock values."""
+    return Window.of(series, seen, {name: as_doubles(frame) for name, frame in observations.items()})
+
+
+def previous_expected(series: Series, rows: pl.DataFrame) -> pl.Series:
+    """Per row the open time of the candle the calendar expects just before it."""
+    if rows.is_empty():
+        return pl.Series("previous_expected", [], UTC_MICROS)
+    start = lookback_start(series.asset_class, series.timeframe, rows["timestamp"][0], 1)
+    opens = grid(series.asset_class, series.timeframe, TimeRange(start, rows["timestamp"][-1])).opens
+    expected = pl.DataFrame({"previous_expected": opens}).cast(UTC_MICROS)
+    expected = expected.with_columns(before=pl.col("previous_expected"))
+    found = rows.select("timestamp").join_asof(
+        expected.set_sorted("before"),
+        left_on="timestamp",
+        right_on="before",
+        strategy="backward",
+        allow_exact_matches=False,
+    )
+    return found["previous_expected"]
+
+
+def _scores(
+    series: Series,
+    seen: pl.DataFrame,
+    values: pl.DataFrame,
+    notes: pl.Series,
+    applicable: Sequence[Feature],
+    observations: Mapping[str, pl.DataFrame],
+    checks: int,
+) -> pl.DataFrame:
+    share = _completeness(series, seen, observations)
+    # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
+    passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(checks, 1), 0.0))
+    return pl.DataFrame(
+        {
+            "quality_score": quality.score(
+                completeness=share,
+                checks=passed,
+                features=_feature_share(series, seen, values, applicable),
+                freshness=quality.freshness(seen["data_age_seconds"], series.asset_class),
+            ),
+            "data_completeness": share,
+        }
+    )
+
+
+def _completeness(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> pl.Series:
+    """Share of the fields each row should have; where an instrument has derivatives, a candle without is incomplete."""
+    plain = EXPECTED_FIELDS[series.asset_class]
+    expected = expected_values(seen, observations)
+    present = pl.sum_horizontal(pl.col(name).is_not_null().cast(pl.Int64) for name in plain)
+    also = [(pl.col(name).is_not_null() & expected[name]).cast(pl.Int64) for name in expected.columns]
+    # Divided once: a sum of shares would miss 1 by a rounding.
+    wanted = len(plain) + expected.select(pl.sum_horizontal(pl.all().cast(pl.Int64))).to_series().to_numpy()
+    found = seen.select(pl.sum_horizontal(present, *also)).to_series().to_numpy()
+    return pl.Series("data_completeness", found / wanted)
+
+
+def _feature_share(
+    series: Series, seen: pl.DataFrame, values: pl.DataFrame, applicable: Sequence[Feature]
+) -> pl.Series:
+    """Features present, of those whose inputs and history are there; 1 where none could be."""
+    position = np.arange(seen.height)
+    known: dict[str, NDArray[np.bool_]] = {}
+    possible = np.zeros(seen.height, np.int64)
+    present = np.zeros(seen.height, np.int64)
+    for feature in applicable:
+        found = values[feature.name].is_not_null().to_numpy()
+        allowed = position >= feature.lookback_for(series)
+        for name in feature.inputs:
+            if name not in known:
+                there = seen[name].is_not_null().to_numpy() if name in seen.columns else np.zeros(seen.height, np.bool_)
+                known[name] = there
+            allowed &= known[name]
+        if feature.observations:
+            # Whether history suffices there is the feature's own rule; it counts when it has a value.
+            allowed &= found
+        possible += allowed
+        present += allowed & found
+    return pl.Series(np.divide(present, possible, out=np.ones(seen.height), where=possible > 0))
+
+
+def _validation_notes(notes: pl.Series, remarks: pl.Series) -> pl.Series:
+    """Broken rules and the source's own remarks as one text, null when there is nothing to say."""
+    said = pl.DataFrame({"rules": notes.list.join("; "), "remarks": remarks})
+    return said.select(
+        pl.concat_str(
+            pl.when(pl.col("rules") != "").then("rules"), "remarks", separator="; ", ignore_nulls=True
+        ).replace("", None)
+    ).to_series()

@@ -1,0 +1,1 @@
+"""Candles: every version, the present with its features, coverage, and reads of them."""

@@ -1,0 +1,1 @@
+"""The server and its schema: embedded or any other, migrations, partitions, backup."""

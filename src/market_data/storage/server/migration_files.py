@@ -1,0 +1,48 @@
+"""The SQL files of the migrations: which there are, running one, and the tables and columns they declare."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = Path(__file__).parents[1] / "migrations"
+_TABLE: Final = re.compile(r"^CREATE TABLE (?P<name>\w+) \((?P<body>.*?)^\)", re.MULTILINE | re.DOTALL)
+_COLUMN: Final = re.compile(r"^    (?P<name>[a-z]\w*) [a-z]", re.MULTILINE)
+_ALTERED: Final = re.compile(r"^ALTER TABLE (?P<table>\w+) (?P<how>ADD|DROP) COLUMN (?P<name>\w+)", re.MULTILINE)
+
+
+def known_revisions() -> tuple[str, ...]:
+    """Identifiers of the revisions this program brings, oldest first: 0001, 0002 and so on."""
+    return tuple(path.stem[1:].split("_")[0] for path in _sql_files())
+
+
+def apply_sql(revision_file: str) -> None:
+    """Run the SQL file beside a revision's Python file, or print it in Alembic's offline mode."""
+    from alembic import op
+
+    text = Path(revision_file).with_suffix(".sql").read_text()
+    # SQLAlchemy would take `:name` for a parameter.
+    op.execute(text.strip().removesuffix(";").replace(":", r"\:"))
+
+
+def declared_columns() -> dict[str, set[str]]:
+    """Columns by table as the SQL files declare them.
+
+    The files are written for this: CREATE TABLE and its closing parenthesis at the margin, one column per line,
+    indented by four spaces, names and types in lower case; later changes by one ALTER TABLE … ADD COLUMN or DROP COLUMN
+    per line.
+    """
+    columns: dict[str, set[str]] = {}
+    for path in _sql_files():
+        text = path.read_text()
+        for table in _TABLE.finditer(text):
+            columns[table["name"]] = {column["name"] for column in _COLUMN.finditer(table["body"])}
+        for altered in _ALTERED.finditer(text):
+            known = columns[altered["table"]]
+            (known.add if altered["how"] == "ADD" else known.discard)(altered["name"])
+    return columns
+
+
+def _sql_files() -> list[Path]:
+    return sorted(FOLDER.glob("v*.sql"))

@@ -1,0 +1,1 @@
+"""How rows move between PostgreSQL and frames: binary COPY both ways, and errors in our words."""

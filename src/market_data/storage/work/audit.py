@@ -1,0 +1,297 @@
+"""What happened: runs, fetch and compute logs, disagreements, quality per day, status and backfill progress.
+
+Every function writes inside the caller's transaction, so that a row and the record of how it came commit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import polars as pl
+from psycopg.types.json import Jsonb
+
+from market_data.model.errors import MarketDataError, UnknownInstrument, UnsupportedRequest
+from market_data.model.instrument import Instrument, Series
+from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange
+from market_data.storage.series.present import Counts
+from market_data.storage.server.database import Database
+from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.copy_in import copy_in
+from market_data.storage.work.summaries import TOTALS
+
+SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """One fetched stretch of an instrument's candles or other data, and what became of it."""
+
+    instrument: Instrument
+    timeframe: Timeframe | None = None
+    dataset: str = "candles"
+    run_id: UUID
+    source: str
+    span: TimeRange
+    counts: Counts
+    response_ms: float | None
+    quota_remaining: float | None
+    error: str | None = None
+
+
+def start_run(connection: Connection, run_id: UUID, kind: str, series: Series, now: datetime) -> None:
+    """Open a run: one execution of a task for a series; one that was cut short is open again."""
+    connection.execute(
+        "INSERT INTO runs (id, kind, symbol, asset_class, timeframe, started_at, status) "
+        "VALUES (%s, %s, %s, %s, %s, %s, 'in_progress') "
+        "ON CONFLICT (id) DO UPDATE SET finished_at = NULL, status = 'in_progress', error = NULL",
+        [run_id, kind, *series.key, now],
+    )
+
+
+def finish_run(connection: Connection, run_id: UUID, counts: Counts, error: str | None, now: datetime) -> None:
+    """Close a run with its counts and, when it failed, why."""
+    connection.execute(
+        "UPDATE runs SET finished_at = %s, status = %s, counts = %s, error = %s WHERE id = %s",
+        [now, "failed" if error else "completed", Jsonb(_counts(counts)), error, run_id],
+    )
+
+
+def stop_run(connection: Connection, run_id: UUID, counts: Counts, now: datetime) -> None:
+    """Close a run that was told to stop, with its counts so far."""
+    connection.execute(
+        "UPDATE runs SET finished_at = %s, status = 'cancelled', counts = %s WHERE id = %s",
+        [now, Jsonb(_counts(counts)), run_id],
+    )
+
+
+def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
+    """Append to enrichment_fetch_log."""
+    instrument, counts = fetch.instrument, fetch.counts
+    connection.execute(
+        "INSERT INTO enrichment_fetch_log (symbol, asset_class, timeframe, dataset, source, fetch_date_start, "
+        "fetch_date_end, records_fetched, records_inserted, records_updated, records_unchanged, records_kept, "
+        "records_rejected, source_response_time_ms, success, error_details, api_quota_remaining, run_id, created_at) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            instrument.symbol,
+            instrument.asset_class.value,
+            None if fetch.timeframe is None else fetch.timeframe.value,
+            fetch.dataset,
+            fetch.source,
+            fetch.span.start,
+            fetch.span.end,
+            counts.fetched,
+            counts.inserted,
+            counts.updated,
+            counts.unchanged,
+            counts.kept,
+            counts.rejected,
+            fetch.response_ms,
+            fetch.error is None,
+            fetch.error,
+            None if fetch.quota_remaining is None else int(fetch.quota_remaining),
+            fetch.run_id,
+            now,
+        ],
+    )
+
+
+def log_failure(
+    database: Database,
+    instrument: Instrument,
+    dataset: str,
+    timeframe: Timeframe | None,
+    source: str,
+    span: TimeRange,
+    run_id: UUID,
+    error: MarketDataError,
+    now: datetime,
+) -> None:
+    """Append a fetch that failed to enrichment_fetch_log, in a transaction of its own.
+
+    A source that does not list the symbol or does not serve the data has answered: that is not logged as a failure.
+    """
+    if isinstance(error, UnknownInstrument | UnsupportedRequest):
+        return
+    fetch = Fetch(
+        instrument=instrument,
+        timeframe=timeframe,
+        dataset=dataset,
+        run_id=run_id,
+        source=source,
+        span=span,
+        counts=Counts(),
+        response_ms=None,
+        quota_remaining=None,
+        error=f"{type(error).__name__}: {error}",
+    )
+    with database.transaction() as connection:
+        log_fetch(connection, fetch, now)
+
+
+def log_compute(
+    connection: Connection, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime
+) -> None:
+    """Append to enrichment_compute_log: how many rows, and which features were null throughout."""
+    missing = [name for name in features if derived[name].null_count() == derived.height]
+    connection.execute(
+        "INSERT INTO enrichment_compute_log (symbol, asset_class, timeframe, features_computed, missing_fields, "
+        "computation_time_ms, candles_processed, success, created_at) VALUES (%s, %s, %s, %s, %s, %s, %s, true, %s)",
+        [*series.key, [f for f in features if f not in missing], missing, ms, derived.height, now],
+    )
+
+
+def log_compute_failure(database: Database, series: Series, error: Exception, now: datetime) -> None:
+    """Append a computation that broke to enrichment_compute_log, in a transaction of its own."""
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO enrichment_compute_log (symbol, asset_class, timeframe, success, error_details, created_at) "
+            "VALUES (%s, %s, %s, false, %s, %s)",
+            # A note names the feature that broke.
+            [*series.key, " ".join((f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ()))), now],
+        )
+
+
+def record_disagreements(connection: Connection, series: Series, disagreements: pl.DataFrame, now: datetime) -> None:
+    """Keep where two sources differ on the same candle, field by field; what is on record already is kept once.
+
+    Args:
+        disagreements: timestamp, field, source_a, value_a (standing), source_b, value_b (offered).
+    """
+    if disagreements.is_empty():
+        return
+    rows = disagreements.select(
+        *(pl.lit(value).alias(name) for name, value in zip(SERIES_COLUMNS, series.key, strict=True)),
+        *disagreements.columns,
+        recorded_at=pl.lit(now),
+    )
+    columns = ", ".join(rows.columns)
+    connection.execute("DROP TABLE IF EXISTS pg_temp.staged")
+    connection.execute(f"CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT {columns} FROM disagreements WITH NO DATA")
+    copy_in(connection, "staged", rows)
+    connection.execute(f"INSERT INTO disagreements ({columns}) SELECT {columns} FROM staged ON CONFLICT DO NOTHING")
+
+
+def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRange, now: datetime) -> None:
+    """Recount data_quality_metrics of the days of `span` from the rows stored for all timeframes.
+
+    Call it last: other timeframes of the instrument wait from here until the transaction ends, so that each counts what
+    the others have committed.
+    """
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))",
+        [f"quality of {instrument.symbol}/{instrument.asset_class}"],
+    )
+    connection.execute(
+        _QUALITY_OF_DAYS,
+        {
+            "symbol": instrument.symbol,
+            "asset_class": instrument.asset_class.value,
+            "start": span.start.replace(hour=0, minute=0, second=0, microsecond=0),
+            "end": (span.end - MICROSECOND).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1),
+            "now": now,
+        },
+    )
+
+
+def record_status(
+    connection: Connection,
+    series: Series,
+    source: str | None,
+    error: str | None,
+    age: timedelta | None,
+    now: datetime,
+) -> None:
+    """Bring enrichment_status of the series' instrument up to date after a run.
+
+    It is an error while the newest run of one of its timeframes failed: of those tracked, else of all ever enriched.
+
+    Args:
+        age: since the newest candle of the instrument ended; None when nothing is stored.
+    """
+    connection.execute(
+        _STATUS,
+        {
+            "symbol": series.symbol,
+            "asset_class": series.asset_class.value,
+            "source": source,
+            "error": _errors(connection, series, error),
+            "age": None if age is None else age.total_seconds(),
+            "now": now,
+        },
+    )
+
+
+def _errors(connection: Connection, series: Series, error: str | None) -> str | None:
+    """Why the newest run of each timeframe failed, the series' own being `error`; None when none did."""
+    found = connection.execute(_FAILED, series.key).fetchall()
+    failed = {Timeframe(name): text for name, text in found} | ({} if error is None else {series.timeframe: error})
+    if len(failed) < 2:
+        return next(iter(failed.values()), None)
+    return "; ".join(f"{timeframe.value}: {failed[timeframe]}" for timeframe in Timeframe if timeframe in failed)
+
+
+def record_progress(
+    connection: Connection, series: Series, job_id: UUID, span: TimeRange, done_until: datetime, now: datetime
+) -> None:
+    """Note in backfill_state how far a series has come; committed with the rows themselves."""
+    status = "completed" if done_until >= span.end else "in_progress"
+    connection.execute(
+        "INSERT INTO backfill_state (symbol, asset_class, timeframe, backfill_job_id, start_date, end_date, "
+        "last_successful_date, status, retry_count, created_at, updated_at) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s) "
+        "ON CONFLICT (backfill_job_id, symbol, asset_class, dataset, timeframe) DO UPDATE SET "
+        "last_successful_date = excluded.last_successful_date, status = excluded.status, "
+        "updated_at = excluded.updated_at",
+        [*series.key, job_id, span.start, span.end, done_until, status, now, now],
+    )
+
+
+def _counts(counts: Counts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in Counts.__slots__}
+
+
+_QUALITY_OF_DAYS = """
+INSERT INTO data_quality_metrics AS q (symbol, asset_class, date, total_records, validated_records, validation_rate,
+    gaps_detected, anomalies_detected, avg_quality_score, data_completeness, sources_used, created_at, updated_at)
+SELECT symbol, asset_class, (timestamp AT TIME ZONE 'UTC')::date, count(*), count(*) FILTER (WHERE is_validated),
+    100.0 * count(*) FILTER (WHERE is_validated) / count(*), count(*) FILTER (WHERE gap_detected),
+    count(*) FILTER (WHERE volume_anomaly), avg(quality_score), avg(data_completeness),
+    array_agg(DISTINCT source ORDER BY source), %(now)s, %(now)s
+FROM market_data_v2
+WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s AND timestamp >= %(start)s AND timestamp < %(end)s
+GROUP BY 1, 2, 3
+ON CONFLICT (symbol, asset_class, date) DO UPDATE SET (total_records, validated_records, validation_rate, gaps_detected,
+    anomalies_detected, avg_quality_score, data_completeness, sources_used, updated_at) =
+    (excluded.total_records, excluded.validated_records, excluded.validation_rate, excluded.gaps_detected,
+    excluded.anomalies_detected, excluded.avg_quality_score, excluded.data_completeness, excluded.sources_used,
+    excluded.updated_at)
+"""
+
+# Of the other timeframes; a run that is under way or was stopped says nothing.
+_FAILED = """
+SELECT timeframe, error FROM (
+    SELECT DISTINCT ON (r.timeframe) r.timeframe, r.error FROM runs r
+    LEFT JOIN tracked_symbols t ON (t.symbol, t.asset_class) = (r.symbol, r.asset_class) AND t.active
+    WHERE r.symbol = %s AND r.asset_class = %s AND r.timeframe <> %s AND r.kind = 'enrich'
+        AND r.status IN ('completed', 'failed') AND (t.symbol IS NULL OR r.timeframe = ANY(t.timeframes))
+    ORDER BY r.timeframe, r.started_at DESC
+) newest WHERE error IS NOT NULL
+"""
+
+_STATUS = f"""
+INSERT INTO enrichment_status AS s (symbol, asset_class, status, last_enrichment_time, last_fetch_source,
+    data_age_seconds, records_available, quality_score, validation_rate, error_message, updated_at)
+SELECT %(symbol)s, %(asset_class)s, CASE WHEN %(error)s::text IS NULL THEN 'healthy' ELSE 'error' END, %(now)s,
+    %(source)s,
+    %(age)s, {TOTALS}, %(error)s, %(now)s
+FROM data_quality_metrics WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s
+ON CONFLICT (symbol, asset_class) DO UPDATE SET (status, last_enrichment_time, last_fetch_source, data_age_seconds,
+    records_available, quality_score, validation_rate, error_message, updated_at) =
+    (excluded.status, excluded.last_enrichment_time, coalesce(excluded.last_fetch_source, s.last_fetch_source),
+    excluded.data_age_seconds, excluded.records_available, excluded.quality_score, excluded.validation_rate,
+    excluded.error_message, excluded.updated_at)
+"""
