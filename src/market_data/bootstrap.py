@@ -251,7 +251,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             clock=clock,
             connections=tuple(connections),
             loop=loop,
-            standings=Standings(database, settings.tracked, lambda *of: timetable(settings).next_candles(*of)),
+            standings=Standings(database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of)),
             collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
         )

@@ -33,7 +33,7 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
             shelves=desk.shelves,
             clock=lambda: desk.now,
             reader=desk.reader,
-            standings=Standings(desk.database, [(AssetClass.CRYPTO, "BTC")]),
+            standings=Standings(desk.database, {Instrument("BTC", AssetClass.CRYPTO): [Timeframe.H1]}),
         )
 
     monkeypatch.setattr(Invocation, "app", opened)

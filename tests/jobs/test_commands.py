@@ -56,7 +56,7 @@ def told(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def test_what_is_tracked_is_backfilled_once(program: Program) -> None:
-    tracked = told(program("track", "ETH", "-a", "crypto", "-t", "4h", "--json"))
+    tracked = told(program("track", "ETH", "-a", "crypto", "-t", "4h", "--later", "--json"))
     assert [(one["symbol"], one["timeframes"], one["named_in"]) for one in tracked] == [
         ("BTC", ["1d"], "settings"),
         ("ETH", ["4h"], "command"),
@@ -81,6 +81,17 @@ def test_what_is_tracked_is_backfilled_once(program: Program) -> None:
     assert (state["paused"], state["next_runs"]) == (True, [])
     resumed = told(program("scheduler", "--resume", "--json"))
     assert {"daily", "crypto", "after_close"} < {run["line"] for run in resumed["next_runs"]}
+
+
+def test_what_is_tracked_anew_is_filled_at_once_and_no_second_time(program: Program) -> None:
+    tracked = program("track", "SOL", "-a", "crypto", "-t", "1d", "--json")
+    assert "SOL" in [one["symbol"] for one in told(tracked)]
+    status = told(program("status", "SOL", "--json"))
+    assert status["records_available"] > 300
+    assert (status["timeframes_available"], status["history"]) == (["1d"], [])
+    jobs = len(told(program("jobs", "--json")))
+    assert told(program("track", "SOL", "-a", "crypto", "-t", "1d", "--json"))
+    assert len(told(program("jobs", "--json"))) == jobs
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_when_each_is_covered_next_is_in_the_table_and_in_the_standing(time: Sim
     with time.database.transaction() as connection:
         for one in enriched:
             audit.record_status(connection, Series(one, Timeframe.D1), "binance", None, None, time.now)
-    standings = Standings(time.database, [(AssetClass.STOCK, "KO")], TIMETABLE.next_candles)
+    standings = Standings(time.database, {Instrument("KO", AssetClass.STOCK): [Timeframe.D1]}, TIMETABLE.next_candles)
 
     def told(at: str) -> tuple[dict[str, str | None], dict[str, str | None]]:
         now = utc(at)

@@ -45,11 +45,11 @@ async def test_a_request_is_in_all_its_lines_and_in_the_job_it_queued(
     settings = load_settings(environ={}, overrides={"database.url": (database_url, "the test")})
     with open_app(settings, clock=_now) as app, serving(app) as served:
         configure_logs("INFO", "json")
-        path = "/api/v1/enrichment/trigger?symbol=BTC&asset_class=crypto&token=sesame"
+        path = "/api/v1/enrichment/trigger?symbol=BTC&asset_class=crypto"
         transport = httpx.ASGITransport(create_api(served))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             named = await client.post(path, headers={"X-Request-ID": "abc-1"})
-            forged = await client.get("/healthz", headers={"X-Request-ID": "a b\tc"})
+            forged = await client.get("/healthz?token=sesame", headers={"X-Request-ID": "a b\tc"})
             plain = await client.get("/healthz")
     told = lines(capsys)
     (queued,) = (line for line in told if line["event"] == "job_queued")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from market_data.api import enrichment, market, metrics, operations, problems, quality
 from market_data.api.compression import Compression
 from market_data.api.examples import add_examples
+from market_data.api.parameters import only_known_parameters
 from market_data.api.request_ids import Identified
 from market_data.api.security import Gate
 from market_data.api.served import Served
@@ -42,7 +43,7 @@ def create_api(served: Served | None = None) -> FastAPI:
         # Nothing at a path with a slash too many: a redirect would name the host the asker claimed.
         redirect_slashes=False,
     )
-    versioned = APIRouter(prefix=PREFIX)
+    versioned = APIRouter(prefix=PREFIX, dependencies=[Depends(only_known_parameters)])
     for router in (
         market.router,
         enrichment.router,

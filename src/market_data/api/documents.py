@@ -49,6 +49,9 @@ class InstrumentStatus(Document):
     quality_score: Score | None
     validation_rate: Percent | None
     timeframes_available: list[Frame]
+    history: Annotated[
+        list[Frame], Field(description="Stored timeframes that are not tracked: nobody keeps them current.")
+    ]
     next_enrichment: Time | None
     error_message: Annotated[str | None, Field(examples=["binance: no answer within 30 s"])]
     timestamp: Time

@@ -11,7 +11,10 @@ from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from market_data.bootstrap import App
+    from market_data.model.instrument import Series
 
 Symbols = Annotated[
     list[str] | None, typer.Argument(metavar="SYMBOL...", help="Our symbols: BTC AAPL BRK.B. [default: list them]")
@@ -26,17 +29,50 @@ def track(
         list[str] | None,
         typer.Option("--timeframe", "-t", metavar="TF", help=f"{TIMEFRAMES}. [default: the asset class's]"),
     ] = None,
+    later: Annotated[bool, typer.Option("--later", help="Leave the first fill to the schedule.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Track symbols from now on; without symbols, list what is tracked."""
+    """Track symbols from now on and fill what is new of them at once; without symbols, list what is tracked."""
     from market_data.storage.work.tracked import track as store
 
     invocation: Invocation = context.obj
     chosen = parse_timeframes(timeframe) if timeframe else None
     with invocation.app() as app:
-        for instrument in parse_instruments(symbols, asset_class, app.settings) if symbols else ():
+        instruments = parse_instruments(symbols, asset_class, app.settings) if symbols else []
+        followed = {series for one in app.tracked() for series in one.series}
+        for instrument in instruments:
             store(app.database, [instrument], chosen or app.default_timeframes(instrument), now())
+        new = [series for one in app.tracked() if one.instrument in instruments for series in one.series]
         _show(app, as_json=as_json)
+        if not later:
+            _fill(app, [series for series in new if series not in followed])
+
+
+def _fill(app: App, series: Sequence[Series]) -> None:
+    """Have series fetched: by a worker that runs, else here and now.
+
+    Raises:
+        typer.Exit: when not all of them could be had.
+    """
+    if not series:
+        return
+    from market_data.cli.following import conclude, work_off
+    from market_data.model.dataset import CANDLES
+    from market_data.model.job import Kind, Task
+    from market_data.monitoring.readings import WORKER_SILENT
+    from market_data.storage.work.workers import live_workers
+
+    receipt = app.jobs.submit(
+        Kind.ENRICH,
+        [
+            Task(kind=Kind.ENRICH, instrument=one.instrument, timeframe=one.timeframe, dataset=CANDLES.name)
+            for one in series
+        ],
+    )
+    if live_workers(app.database, now() - WORKER_SILENT):
+        say(f"job {receipt.job_id} fetches {', '.join(map(str, series))} now")
+        return
+    conclude(work_off(app, [receipt.job_id]), notes=True)
 
 
 def untrack(

@@ -54,7 +54,7 @@ FACTS = {"symbol": "text", "asset_class": "text", "as_of": "time?", "count": "co
 STATUS = {
     "symbol": "text", "asset_class": "text", "status": "text", "last_enrichment_time": "time?",
     "data_age_seconds": "positive?", "records_available": "count", "quality_score": "score?",
-    "validation_rate": "percent?", "timeframes_available": "texts", "next_enrichment": "time?",
+    "validation_rate": "percent?", "timeframes_available": "texts", "history": "texts", "next_enrichment": "time?",
     "error_message": "text?", "timestamp": "time",
 }  # fmt: skip
 COMPUTE = {"total_computations": "count", "successful": "count", "success_rate": "percent",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from market_data.model.errors import UnknownInstrument
@@ -50,17 +51,21 @@ class Standing:
     reaches: tuple[Reach, ...]
     next_run: Callable[[datetime], datetime | None] = lambda _: None
     """When scheduled work covers it next, from any moment on."""
+    followed: frozenset[Timeframe] = frozenset()
+    """The timeframes that are tracked; nobody promised to keep the others current."""
 
     def lag(self, now: datetime) -> timedelta | None:
-        """The longest of its timeframes; None when nothing is stored."""
-        return max((reach.lag(now) for reach in self.reaches), default=None)
+        """The longest of its tracked timeframes; zero when none is tracked; None when none that should be is stored."""
+        if not self.followed:
+            return timedelta(0) if self.reaches else None
+        return max((reach.lag(now) for reach in self.reaches if reach.timeframe in self.followed), default=None)
 
     def age(self, now: datetime) -> timedelta | None:
         """See `age_of`."""
         return age_of(self.reaches, now)
 
     def status(self, now: datetime) -> str:
-        """CONTRACT's status: judged by the worst of all stored timeframes, so a stock is not stale on Sunday."""
+        """CONTRACT's status, by the worst of its tracked timeframes; of history that nobody tracks by its quality."""
         failed = self.enrichment.get("status") == "error"
         return status_name(lag=self.lag(now), quality_score=self.quality_score, failed=failed)
 
@@ -78,6 +83,7 @@ class Standing:
             "quality_score": self.quality_score,
             "validation_rate": self.validation_rate,
             "timeframes_available": [reach.timeframe.value for reach in self.reaches],
+            "history": [reach.timeframe.value for reach in self.reaches if reach.timeframe not in self.followed],
             "next_enrichment": self.next_run(now),
             "error_message": self.enrichment.get("error_message"),
             "timestamp": now,
@@ -89,19 +95,19 @@ class Standings:
 
     Args:
         database: where they are stored.
-        tracked: what the settings track; what the database says of it counts more.
+        tracked: what the settings track, in which timeframes; what the database says of it counts more.
         next_run: when the schedule covers an asset class next, from a moment on; None when it does not.
     """
 
     def __init__(
         self,
         database: Database,
-        tracked: Iterable[tuple[AssetClass, str]] = (),
+        tracked: Mapping[Instrument, Collection[Timeframe]] = MappingProxyType({}),
         next_run: Callable[[AssetClass, datetime], datetime | None] = lambda *_: None,
     ) -> None:
         self._summaries = Summaries(database)
         self._next_run = next_run
-        self._tracked = {Instrument(symbol, asset_class) for asset_class, symbol in tracked}
+        self._tracked = {instrument: frozenset(timeframes) for instrument, timeframes in tracked.items()}
         self._found: dict[Instrument, tuple[object, Standing]] = {}
 
     def of(self, instrument: Instrument) -> Standing:
@@ -133,7 +139,8 @@ class Standings:
         found = self._found.get(instrument)
         if found is None or found[0] != version:
             found = self._found[instrument] = (version, self._computed(instrument, changed))
-        return replace(found[1], next_run=partial(self._next_of, instrument, changed))
+        followed = self._followed(instrument, changed)
+        return replace(found[1], next_run=partial(self._next_of, instrument, changed), followed=followed)
 
     def _next_of(self, instrument: Instrument, changed: Changes, now: datetime) -> datetime | None:
         """None while nothing will happen by itself: untracked, paused, or no scheduler runs."""
@@ -143,7 +150,12 @@ class Standings:
         return self._next_run(instrument.asset_class, now)
 
     def _is_tracked(self, instrument: Instrument, changed: Changes) -> bool:
-        return bool(changed.tracked) or (changed.tracked is None and instrument in self._tracked)
+        return bool(self._followed(instrument, changed))
+
+    def _followed(self, instrument: Instrument, changed: Changes) -> frozenset[Timeframe]:
+        if changed.tracked is None:
+            return self._tracked.get(instrument, frozenset())
+        return frozenset(changed.tracked)
 
     def meant(self, symbol: str, asset_class: AssetClass | None = None) -> tuple[Instrument, bool]:
         """The instrument meant by a symbol, and whether it is tracked or was ever enriched.

@@ -28,8 +28,8 @@ class Changes:
     """Its row of enrichment_status, None when it was never enriched."""
     moments: tuple[datetime, ...]
     """When each of its series last changed."""
-    tracked: bool | None
-    """What tracked_symbols says: whether it is tracked; None when it says nothing."""
+    tracked: tuple[Timeframe, ...] | None
+    """The timeframes that tracked_symbols names, none when it is left alone; None when it says nothing."""
     scheduler_seen: datetime | None = None
     """When a scheduler last said that it lives."""
     paused: bool = False
@@ -65,7 +65,7 @@ class Summaries:
             "SELECT i.symbol AS named, i.asset_class AS found, s.*, "
             "(SELECT coalesce(array_agg(moment ORDER BY timeframe), '{}') FROM series_moments m "
             "WHERE m.symbol = i.symbol AND m.asset_class = i.asset_class) AS moments, "
-            "(SELECT active FROM tracked_symbols t "
+            "(SELECT CASE WHEN active THEN timeframes ELSE '{}' END FROM tracked_symbols t "
             "WHERE t.symbol = i.symbol AND t.asset_class = i.asset_class) AS tracked, "
             "(SELECT updated_at FROM system_state WHERE key = %s) AS scheduler_seen, "
             "coalesce((SELECT (value ->> 'paused')::boolean FROM system_state WHERE key = %s), false) AS paused "
@@ -76,7 +76,7 @@ class Summaries:
         return {
             Instrument(row.pop("named"), AssetClass(row.pop("found"))): Changes(
                 moments=tuple(row.pop("moments")),
-                tracked=row.pop("tracked"),
+                tracked=_timeframes(row.pop("tracked")),
                 scheduler_seen=row.pop("scheduler_seen"),
                 paused=row.pop("paused"),
                 enrichment=row if row["status"] is not None else None,
@@ -137,3 +137,7 @@ class Summaries:
             "WHERE symbol = %s AND asset_class = %s AND created_at >= %s ORDER BY created_at DESC, id DESC LIMIT %s",
             (instrument.symbol, instrument.asset_class.value, since, limit),
         )
+
+
+def _timeframes(names: Sequence[str] | None) -> tuple[Timeframe, ...] | None:
+    return None if names is None else tuple(map(Timeframe, names))
