@@ -9,6 +9,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import polars as pl
 
+from market_data.model.contract import Contract
 from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
@@ -62,6 +63,7 @@ class Desk:
         source: str = "binance",
         *,
         late_seconds: float = 0.0,
+        contract: Contract | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> Outcome:
         """What a source sends now, written; the clock then moves on by a minute."""
@@ -79,6 +81,7 @@ class Desk:
             span=span,
             response_ms=1.0,
             quota_remaining=None,
+            contract=contract,
         )
         run_id = uuid5(NAMESPACE_OID, f"{self.now} {source}")  # the same when the same is done again
         outcome = ingest(

@@ -28,6 +28,8 @@ class CandleRow(Document):
     revision: Annotated[int, Field(ge=1, examples=[1])]
     amended_from: int | None
     source: Annotated[str, Field(examples=["binance"])]
+    contract_id: int | None
+    """The contract it is of; null where it was stored before contracts were known."""
     is_validated: bool
     quality_score: Score | None
     data_completeness: Score | None

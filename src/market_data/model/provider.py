@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from market_data.model.contract import Contract
 from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
@@ -76,6 +77,8 @@ class Page:
     response_ms: float
     """From asking to the whole answer; waiting for a limit of our own, before asking, is no part of it."""
     quota_remaining: float | None = None
+    contract: Contract | None = None
+    """Whose rows they are; None where the source has no list."""
 
     @property
     def requested_at(self) -> datetime:

@@ -243,7 +243,7 @@ class Enricher:
         try:
             async for page in _ahead(pages, self.batch_rows):
                 full = sum(waited.frame.height for waited in waiting) >= self.batch_rows
-                if waiting and (full or page.source != waiting[-1].source):
+                if waiting and (full or (page.source, page.contract) != (waiting[-1].source, waiting[-1].contract)):
                     batch = _batch(series, waiting, TimeRange(begun, _bound(page, "min")))
                     begun, waiting = batch.span.end, []
                     yield batch
@@ -297,6 +297,7 @@ def _batch(series: Series, pages: list[Page], span: TimeRange) -> Batch:
         span=span,
         response_ms=sum(page.response_ms for page in pages) / len(pages),
         quota_remaining=newest.quota_remaining,
+        contract=newest.contract,
     )
 
 

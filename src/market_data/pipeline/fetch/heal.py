@@ -268,4 +268,5 @@ def _batch(series: Series, page: Page) -> Batch:
         span=TimeRange(first, last + timedelta(microseconds=1)),
         response_ms=page.response_ms,
         quota_remaining=page.quota_remaining,
+        contract=page.contract,
     )

@@ -107,10 +107,9 @@ class Prover:
         check = Check("the same again changes nothing", series)
         for span in stretches:
             facts = self.reader.newest_facts(series, span).filter(pl.col("source") != MANUAL)
-            for (source,), rows in facts.group_by("source"):
-                judged = self._rehearse(
-                    series, str(source), rows.select(CANDLES.schema.names()).sort("timestamp"), span
-                )
+            for (source, contract), rows in facts.group_by("source", "contract_id"):
+                said = rows.select(CANDLES.schema.names()).sort("timestamp")
+                judged = self._rehearse(series, str(source), contract, said, span)
                 wrong = judged.filter(pl.col("verdict") != Verdict.UNCHANGED)
                 check.cases += rows.height
                 check.failures += [
@@ -120,7 +119,9 @@ class Prover:
                     check.failures.append(f"{source}: {rows.height - judged.height} stored rows would now be rejected")
         return check
 
-    def _rehearse(self, series: Series, source: str, rows: pl.DataFrame, span: TimeRange) -> pl.DataFrame:
+    def _rehearse(
+        self, series: Series, source: str, contract: object, rows: pl.DataFrame, span: TimeRange
+    ) -> pl.DataFrame:
         """What the write rules say of rows; everything is done as for fetched ones and then rolled back."""
         now = self.clock()
         batch = Batch(
@@ -132,6 +133,7 @@ class Prover:
             span=span,
             response_ms=0.0,
             quota_remaining=None,
+            contract_id=contract if isinstance(contract, int) else None,
         )
 
         def take_back(_connection: Connection, judged: pl.DataFrame, _now: datetime) -> None:

@@ -81,7 +81,7 @@ class Amender:
             raise UsageError(
                 f"No candle of {series} at {timestamp:%Y-%m-%dT%H:%M:%SZ} is stored; only those can be corrected."
             )
-        wanted = standing.select(*CANDLES.schema, "data_age_seconds").with_columns(
+        wanted = standing.select(*CANDLES.schema, "data_age_seconds", "contract_id").with_columns(
             pl.lit(value, CANDLES.schema[name]).alias(name) for name, value in values.items()
         )
         if wanted.select(COMPARED).equals(standing.select(COMPARED), null_equal=True):

@@ -94,6 +94,8 @@ def disagreements(judged: pl.DataFrame, source: str) -> pl.DataFrame:
     offered = judged.filter(
         (pl.col("present_source") != source)
         & (pl.col("verdict") != Verdict.UNCHANGED)
+        # Candles of two contracts differ by right.
+        & (pl.col("contract_id") == pl.col("present_contract")).fill_null(value=True)
         # A person's correction says which value is right, and so does taking it back: they are no second opinions.
         & (source != MANUAL)
         & ~(wins & (pl.col("present_source") == MANUAL))

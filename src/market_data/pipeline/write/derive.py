@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from market_data.model import quality
+from market_data.model.contract import OTHER_CONTRACT
 from market_data.model.dataset import UTC_MICROS
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
@@ -86,7 +87,9 @@ def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
     """
     share = quality.completeness(rows, EXPECTED_FIELDS[series.asset_class])
     # As the rule source_in_doubt: what a provider does not know counts against a row, where it comes from does not.
-    checks = (~rows["notes"].str.contains("_unknown", literal=True)).fill_null(value=True).cast(pl.Float64)
+    # So does whose it is, where the series is another's.
+    doubts = rows["notes"].str.contains("_unknown", literal=True) | of_another_contract(rows["notes"])
+    checks = (~doubts).fill_null(value=True).cast(pl.Float64)
     fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
     whole = pl.repeat(1.0, rows.height, eager=True)
     return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
@@ -99,7 +102,8 @@ def derive(
 
     Args:
         series: whose rows they are.
-        rows: consecutive stored candles in order: CANDLES' columns, `end`, `data_age_seconds`, `disagrees`.
+        rows: consecutive stored candles in order: CANDLES' columns, `end`, `data_age_seconds`, `contract_id`,
+            `disagrees`.
         observations: own-clock values by dataset, reaching back as far as `Shelves.history` says.
         shelves: what to compute and check.
 
@@ -180,6 +184,7 @@ def _scores(
     share = _completeness(series, seen, observations)
     # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
     passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(checks, 1), 0.0))
+    passed = passed.zip_with(~of_another_contract(seen["notes"]), pl.zeros(seen.height, eager=True))
     return pl.DataFrame(
         {
             "quality_score": quality.score(
@@ -191,6 +196,11 @@ def _scores(
             "data_completeness": share,
         }
     )
+
+
+def of_another_contract(notes: pl.Series) -> pl.Series:
+    """Per row whether its source's remarks say that it is not of the series' own contract."""
+    return notes.str.contains(OTHER_CONTRACT, literal=True).fill_null(value=False)
 
 
 def _completeness(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> pl.Series:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import polars as pl
 
+from market_data.model.contract import OTHER_CONTRACT, Contract
 from market_data.model.dataset import UTC_MICROS
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
@@ -21,6 +22,7 @@ from market_data.pipeline.write.gaps import note_batch
 from market_data.pipeline.write.normalise import closed_by, normalise
 from market_data.pipeline.write.ripple import extent_of
 from market_data.pipeline.write.validate import Checked, validate
+from market_data.storage.facts.contracts import at_their_time, lives_of, ties_of
 from market_data.storage.series.due import lock_instrument
 from market_data.storage.series.present import Counts, Origin, lock_series, next_moment, prepare_partitions
 from market_data.storage.series.reader import Reader
@@ -50,6 +52,10 @@ class Batch:
     """What was asked for; the rows lie in it."""
     response_ms: float
     quota_remaining: float | None
+    contract: Contract | None = None
+    """Whose rows they are, by the source's list."""
+    contract_id: int | None = None
+    """The same, where it is stored already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +103,7 @@ def ingest(
     started = time.perf_counter()
     rows = closed_by(normalise(batch.series, batch.frame), batch.fetched_at)
     checked = validate(batch.series, rows.drop("first_of_timestamp"), shelves.rules)
-    accepted = scored(batch, checked.accepted)
+    accepted = scored(batch, identified(database, batch, checked.accepted, clock()))
     validated = outcome.lap("validate", started)
     if accepted.height:
         prepare_partitions(database, extent_of(accepted["timestamp"]))
@@ -115,6 +121,22 @@ def ingest(
     except Exception as error:  # what breaks between fetching and storing is computing: its log is kept
         audit.log_compute_failure(database, batch.series, error, clock())
         raise
+
+
+def identified(database: Database, batch: Batch, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """The rows with `contract_id`; those that are not of the series' own contract say so in their remarks."""
+    if batch.contract is None or rows.is_empty():
+        return rows.with_columns(contract_id=pl.lit(batch.contract_id, pl.Int32))
+    with database.transaction() as connection:
+        lives = lives_of(connection, batch.contract, now)
+        owned = ties_of(connection, batch.series.instrument)
+    ids = at_their_time(rows["timestamp"], lives)
+    own = at_their_time(rows["timestamp"], owned)
+    foreign = (ids != own).fill_null(value=False)
+    said = pl.concat_str("notes", pl.lit(OTHER_CONTRACT), separator="; ", ignore_nulls=True)
+    known = rows["notes"].str.contains(OTHER_CONTRACT, literal=True).fill_null(value=False)
+    marked = pl.when(pl.lit(foreign & ~known)).then(said).otherwise("notes")
+    return rows.with_columns(contract_id=ids, notes=marked)
 
 
 def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from market_data.storage.series.reader import Reader
 WORTH_READING: Final = 5_000
 # The longest stretch of expected candles that one cluster spans.
 CLUSTER_CANDLES: Final = 100_000
-COLUMNS: Final = (*CANDLES.schema, "data_age_seconds")
+COLUMNS: Final = (*CANDLES.schema, "data_age_seconds", "contract_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Ripple:
     """A change about to be written to a series, in the caller's transaction and under the series' lock.
 
     Attributes:
-        changed: rows about to stand at their timestamps, in order: CANDLES' columns and `data_age_seconds`.
+        changed: rows about to stand at their timestamps, in order: `COLUMNS`.
         disputed: timestamps at which this change is the first to tell that another source disagrees.
     """
 

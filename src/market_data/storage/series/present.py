@@ -130,14 +130,14 @@ def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, 
         reason="reason",
         actor=pl.lit(origin.actor),
         run_id=pl.lit(str(origin.run_id)),
-        **{name: pl.col(name) for name in (*CANDLES.values, "quality_score", "data_age_seconds")},
+        **{name: pl.col(name) for name in (*CANDLES.values, "quality_score", "data_age_seconds", "contract_id")},
     )
     copy_in(connection, "candles", facts)
 
 
 def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
     # The fact's own score stays with the fact: the present's is derived.
-    values = rows.select("timestamp", "data_age_seconds", *_PRESENT_VALUES)
+    values = rows.select("timestamp", "data_age_seconds", "contract_id", *_PRESENT_VALUES)
     return values.join(derived, on="timestamp", how="left", maintain_order="left").select(
         *_identity(series),
         pl.exclude("data_age_seconds"),

@@ -15,7 +15,7 @@ from market_data.model.timeframe import TimeRange
 from market_data.storage.series.own_features import selection
 from market_data.storage.server.database import Database
 
-_FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds"))
+_FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds", "contract_id"))
 _OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -27,10 +27,11 @@ class Reader:
     database: Database
 
     def newest_facts(self, series: Series, span: TimeRange) -> pl.DataFrame:
-        """The newest version per timestamp and source in [start, end), with `source`, `known_from`, `chosen`."""
+        """The newest version per timestamp, source and contract in [start, end), with `known_from`, `chosen`."""
         return self.database.frame(
-            f"SELECT DISTINCT ON (timestamp, source) timestamp, source, known_from, chosen, {_FACTS} FROM candles "
-            f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, source, known_from DESC",
+            "SELECT DISTINCT ON (timestamp, source, contract_id) timestamp, source, known_from, chosen, "
+            f"{_FACTS} FROM candles WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
+            "ORDER BY timestamp, source, contract_id, known_from DESC",
             (*series.key, span.start, span.end),
         )
 
@@ -57,7 +58,8 @@ class Reader:
             as_of: a past moment; the newest versions chosen by then. None reads the present.
 
         Returns:
-            CANDLES' columns, `source`, `known_from`, `quality_score` (of the fact alone) and `data_age_seconds`.
+            CANDLES' columns, `source`, `known_from`, `quality_score` (of the fact alone), `data_age_seconds` and
+            `contract_id`.
         """
         parts = [self._standing(series, as_of, span)]
         if before:
@@ -107,8 +109,8 @@ class Reader:
         """What stood at a past moment in [start, end), in order; the newest `limit` candles when given.
 
         Returns:
-            CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `revision` (how many versions had stood by
-            then, this one included) and `created_at` (when the first was stored).
+            CANDLES' columns, `source`, `fetched_at`, `data_age_seconds`, `contract_id`, `revision` (how many versions
+            had stood by then, this one included) and `created_at` (when the first was stored).
         """
         if limit:
             end = datetime.max.replace(tzinfo=UTC) if span is None else span.end
@@ -120,7 +122,7 @@ class Reader:
             where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
         return self.database.frame(
             f"SELECT DISTINCT ON (timestamp) timestamp, {', '.join(CANDLES.values)}, source, "
-            "fetched_at, data_age_seconds, count(*) OVER versions AS revision, "
+            "fetched_at, data_age_seconds, contract_id, count(*) OVER versions AS revision, "
             "min(known_from) OVER versions AS created_at "
             f"FROM candles WHERE {where} WINDOW versions AS (PARTITION BY timestamp) "
             "ORDER BY timestamp, known_from DESC",

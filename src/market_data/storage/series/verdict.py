@@ -7,6 +7,7 @@ from typing import Final
 
 import polars as pl
 
+from market_data.model.contract import OTHER_CONTRACT
 from market_data.model.dataset import CANDLES
 
 # A source's remark on a row is provenance, not a value it may amend.
@@ -27,17 +28,20 @@ class Verdict(StrEnum):
 def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
     """The write rules.
 
+    A source that gives candles of another contract is, to them, another source; a candle of the series' own contract
+    takes the place of one of another, and never the other way round, whatever their scores.
+
     Args:
-        incoming: accepted rows of one source, one per timestamp: CANDLES' columns and `quality_score`, the score of
-            the fact alone.
-        facts: the newest stored version per timestamp and source: the same columns, `source`, `known_from`, `chosen`.
+        incoming: accepted rows of one source, one per timestamp: CANDLES' columns, `contract_id` and `quality_score`,
+            the score of the fact alone.
+        facts: the newest stored version per timestamp, source and contract: the same columns, `source`, `known_from`,
+            `chosen`.
         source: the incoming rows' source.
 
     Returns:
         `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
         `<column>_present`: the values now standing, null where there are none.
     """
-    own = facts.filter(pl.col("source") == source).select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
     present = (
         facts.filter("chosen")
         .sort("known_from")
@@ -46,17 +50,24 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
             "timestamp",
             present_source="source",
             present_score="quality_score",
+            present_contract="contract_id",
+            present_other=_of_another(),
             **{f"{c}_present": c for c in COMPARED},
         )
     )
     known = incoming.join(
-        own.with_columns(has_own=pl.lit(value=True)), on="timestamp", how="left", maintain_order="left"
+        _own(incoming, facts, source).with_columns(has_own=pl.lit(value=True)),
+        on="timestamp",
+        how="left",
+        maintain_order="left",
     ).join(present, on="timestamp", how="left", maintain_order="left")
     # What a person says again after taking it back is news.
     repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
-    same_source = pl.col("present_source") == source
+    same_source = (pl.col("present_source") == source) & _same_contract("present_contract")
     by_hand = pl.col("present_source") == MANUAL
-    better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present") & ~by_hand
+    ours_at_last = pl.col("present_other") & ~_of_another()
+    better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present")
+    better = (ours_at_last | better & ~(_of_another() & ~pl.col("present_other"))) & ~by_hand
     verdict = (
         pl.when(repeated)
         .then(pl.lit(Verdict.UNCHANGED.value))
@@ -71,6 +82,25 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     return known.with_columns(verdict=verdict).with_columns(
         reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
     )
+
+
+def _own(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.DataFrame:
+    """What the source itself said before of the same contract, one row per timestamp."""
+    said = facts.filter(pl.col("source") == source)
+    told = said.join(incoming.select("timestamp", offered="contract_id"), on="timestamp", how="inner")
+    same = told.filter(
+        (pl.col("contract_id") == pl.col("offered")).fill_null(value=True)  # unknown on either side: the same
+    )
+    newest = same.sort("known_from").unique("timestamp", keep="last", maintain_order=True)
+    return newest.select("timestamp", *(pl.col(c).alias(f"{c}_own") for c in COMPARED))
+
+
+def _same_contract(present: str) -> pl.Expr:
+    return (pl.col("contract_id") == pl.col(present)).fill_null(value=True)
+
+
+def _of_another() -> pl.Expr:
+    return pl.col("notes").str.contains(OTHER_CONTRACT, literal=True).fill_null(value=False)
 
 
 def _same_values(whose: str) -> pl.Expr:

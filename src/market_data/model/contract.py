@@ -1,0 +1,121 @@
+"""Contract: what a venue lists, and the notation that names it exactly: BTC/USDT, BTC/USDT:USDT-270326, AAPL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from market_data.model.instrument import AssetClass
+
+# Stocks are listed once, whoever sells their prices: rows of two sources are of one contract.
+US_VENUE: Final = "US"
+# The remark on a candle that is not of its series' own contract.
+OTHER_CONTRACT: Final = "other_contract"
+
+
+class Kind(StrEnum):
+    """What sort of thing a contract is."""
+
+    STOCK = "stock"
+    ETF = "etf"
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    FUTURE = "future"
+
+    @property
+    def asset_class(self) -> AssetClass:
+        """The asset class whose calendar and priority of sources it has."""
+        return {Kind.STOCK: AssetClass.STOCK, Kind.ETF: AssetClass.ETF}.get(self, AssetClass.CRYPTO)
+
+
+class Status(StrEnum):
+    """What a venue says of a contract; decides what is expected of its series, never whose candles it takes."""
+
+    NOT_YET_LISTED = "not_yet_listed"
+    TRADING = "trading"
+    HALTED = "halted"
+    DELIVERING = "delivering"
+    SETTLED = "settled"
+    DELISTED = "delisted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no candle follows its last one."""
+        return self in (Status.DELIVERING, Status.SETTLED, Status.DELISTED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """One contract as a source lists it.
+
+    Attributes:
+        venue, market: where it is traded: BINANCE and usdm, US and shares.
+        raw_symbol: the venue's own name for it.
+        kind: what sort of thing it is.
+        base: the coin or share.
+        quote: what its price is in; None where the source does not say.
+        settlement: what profit is paid in; None for what is delivered at once.
+        multiplier: how many of the base one unit of it is.
+        expires_on: the last day of a future.
+        status: what the venue says now.
+        status_text: the same in the venue's own word.
+        status_since: since when, where the venue says it.
+        listed_from, listed_to: the venue's own dates of its first and last moment, where it gives them.
+        name: in words.
+    """
+
+    venue: str
+    market: str
+    raw_symbol: str
+    kind: Kind
+    base: str
+    quote: str | None = None
+    settlement: str | None = None
+    multiplier: Decimal = Decimal(1)
+    expires_on: date | None = None
+    status: Status = Status.TRADING
+    status_text: str | None = None
+    status_since: datetime | None = None
+    listed_from: datetime | None = None
+    listed_to: datetime | None = None
+    name: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it apart while it lives; a name that is used again gets a life of its own."""
+        return (self.venue, self.market, self.raw_symbol)
+
+    @property
+    def asset_class(self) -> AssetClass:
+        """The asset class of its kind."""
+        return self.kind.asset_class
+
+    @property
+    def symbol(self) -> str:
+        """The exact notation: ``AAPL``, ``BTC/USDT``, ``BTC/USDT:USDT``, ``BTC/USD:BTC``, ``BTC/USDT:USDT-270326``."""
+        if self.kind in (Kind.STOCK, Kind.ETF):
+            return self.base
+        pair = f"{self.base}/{self.quote}" if self.quote else self.base
+        settled = pair if self.settlement is None else f"{pair}:{self.settlement}"
+        return settled if self.expires_on is None else f"{settled}-{self.expires_on:%y%m%d}"
+
+    @property
+    def bare(self) -> str:
+        """The name users give what it is of: the coin or share."""
+        return self.base
+
+
+def contract_cuts(contract_ids: pl.Series) -> NDArray[np.intp]:
+    """Positions at which a series passes to another contract: no window may reach over one.
+
+    A row of which nobody knows the contract is of that before it.
+    """
+    known = contract_ids.fill_null(strategy="forward").fill_null(strategy="backward")
+    return np.flatnonzero((known != known.shift(1)).fill_null(value=False).to_numpy())
