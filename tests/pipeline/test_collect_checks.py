@@ -16,7 +16,7 @@ from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.collect import Collector
-from market_data.storage.facts.append import newest_versions
+from market_data.storage.facts.reads import newest_versions
 from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
 from market_data.storage.work.quarantine import listed

@@ -25,7 +25,7 @@ from market_data.pipeline.read.history import enriched
 from market_data.providers.polygon.companies import parse_dividends, parse_splits
 from market_data.providers.polygon.parse import parse_answer
 from market_data.providers.yahoo import Yahoo, YahooSettings
-from market_data.storage.facts.append import newest_versions
+from market_data.storage.facts.reads import newest_versions
 from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.transport.http import Http

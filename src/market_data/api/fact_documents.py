@@ -8,20 +8,21 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, create_model
 
 from market_data.api.documents import Class, Count, Document, Exact, SymbolName, Time
-from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
+from market_data.model.dataset import SERVED, Dataset
 
 
 class MadeDocument(Document, use_attribute_docstrings=False):
     """A document made at run time, which has no source text to take docstrings from."""
 
 
-# What a field may hold, where its type alone does not show it.
+# What a field may hold, where its type alone does not show it and its record gives no example.
 _EXAMPLES: Final[dict[str, Any]] = {
     "trade_id": "2043951", "aggressor_side": "buy", "source": "binance", "currency": "USD", "ex_date": "2026-02-09",
     "execution_date": "2020-08-31", "amount": 0.26, "split_from": 1, "split_to": 4, "fiscal_year": 2025,
     "fiscal_quarter": 3, "eps_estimate": 1.77, "eps_actual": 1.85, "contract": "AAPL261218C00200000",
     "option_type": "call", "expiration": "2026-12-18", "strike": 200, "iv": 0.25, "delta": 0.55, "news_id": "8a41f2",
-    "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1,
+    "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1, "period": "5m", "kind": "global_accounts",
+    "rate_type": "Regular", "side": "long", "liquidation_id": "1772323200000-1",
 }  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
@@ -36,10 +37,12 @@ def fact_row(dataset: Dataset) -> type[BaseModel]:
         required = dataset.record.model_fields[name].is_required()
         fields[name] = (kind if required else kind | None, ...)
     fields["source"] = (str, ...)
-    if dataset not in (TRADES, QUOTES):
+    if dataset.versioned:
         fields |= {"known_from": (Time, ...), "revision": (int, ...)}
-    for name in fields.keys() & _EXAMPLES.keys():
-        fields[name] = (fields[name][0], Field(examples=[_EXAMPLES[name]]))
+    given = {name: field.examples[0] for name, field in dataset.record.model_fields.items() if field.examples}
+    for name, example in (_EXAMPLES | given).items():
+        if name in fields:
+            fields[name] = (fields[name][0], Field(examples=[example]))
     return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
 
 
@@ -56,6 +59,4 @@ def fact_page_model(dataset: Dataset) -> type[BaseModel]:
     return create_model(f"{dataset.record.__name__}Page", __base__=MadeDocument, **fields)
 
 
-FACT_PAGES: Final = {
-    dataset.name: fact_page_model(dataset) for dataset in (TRADES, QUOTES, DIVIDENDS, SPLITS, EARNINGS, OPTIONS, NEWS)
-}
+FACT_PAGES: Final = {dataset.name: fact_page_model(dataset) for dataset in SERVED}

@@ -1,4 +1,4 @@
-"""Market data routes: candles and features, trades, quotes, corporate actions, earnings, options, news."""
+"""Market data routes: candles and features, and every other dataset that has a door."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from market_data.api.problems import described
 from market_data.api.rows import CANDLE_COLUMNS, ENRICHED_COLUMNS, CandlesPage, FeaturesPage
 from market_data.api.selections import Candles, Facts, adjustment_of
 from market_data.api.served import Backing
-from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, QUOTES, SPLITS, TRADES, Dataset
+from market_data.model.dataset import SERVED, Dataset
 from market_data.model.instrument import Series
-from market_data.storage.series.windows import FactQuery
+from market_data.storage.facts.reads import FactQuery
 
 router = APIRouter(prefix="/market", tags=["market"])
 Accept = Annotated[str | None, Header(include_in_schema=False)]
@@ -114,7 +114,7 @@ def candles(
     return wanted.answer(accepted(accept), if_none_match, request.url.query)
 
 
-def _serve_facts(dataset: Dataset, what: str) -> None:
+def _serve_facts(dataset: Dataset) -> None:
     """Add the route of one dataset besides candles; all of them have the same arguments."""
 
     def facts(
@@ -132,7 +132,7 @@ def _serve_facts(dataset: Dataset, what: str) -> None:
     ) -> Response:
         query = FactQuery(
             dataset=dataset,
-            instrument=served.known_instrument(symbol, asset_class),
+            instrument=served.stored_instrument(symbol, asset_class),
             span=time_range(start, end),
             as_of=as_of,
             source=source,
@@ -140,18 +140,13 @@ def _serve_facts(dataset: Dataset, what: str) -> None:
         return Facts(served=served, query=query, limit=limit, cursor=cursor).answer(accepted(accept), if_none_match)
 
     router.add_api_route(
-        f"/{dataset.name}/{{symbol}}",
+        f"/{dataset.path}/{{symbol}}",
         facts,
         name=dataset.name,
-        description=what,
+        description=dataset.about,
         responses={**_forms(FACT_PAGES[dataset.name]), **_CLOSED},
     )
 
 
-_serve_facts(TRADES, "Trades of [start, end), by source and time.")
-_serve_facts(QUOTES, "Best bids and asks of [start, end), by source and time.")
-_serve_facts(DIVIDENDS, "Dividends with their ex-date in [start, end), per source; the newest version of each.")
-_serve_facts(SPLITS, "Splits executed in [start, end), per source; the newest version of each.")
-_serve_facts(EARNINGS, "Earnings reported or expected in [start, end), per source; the newest version of each.")
-_serve_facts(OPTIONS, "Option chains seen in [start, end), per source, with implied volatility and greeks.")
-_serve_facts(NEWS, "News published in [start, end) that name the symbol, per source; the newest version of each.")
+for _dataset in SERVED:
+    _serve_facts(_dataset)

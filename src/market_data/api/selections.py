@@ -23,7 +23,7 @@ from market_data.model.instrument import Series
 from market_data.model.timeframe import EPOCH, MICROSECOND, TimeRange
 from market_data.pipeline.read.adjust import Adjustment
 from market_data.pipeline.read.history import enriched
-from market_data.storage.series.windows import FactQuery, fact_page, fact_pages
+from market_data.storage.facts.reads import FactQuery, fact_page, fact_pages
 
 JSON_ROWS: Final = 1_000
 MOST_JSON_ROWS: Final = 10_000
@@ -201,7 +201,7 @@ class Candles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Facts of an instrument: trades, quotes, corporate actions, options, news."""
+    """Facts of an instrument: anything besides its candles."""
 
     served: Served
     query: FactQuery
@@ -225,11 +225,11 @@ class Facts:
             "asset_class": instrument.asset_class.value,
             "as_of": self.query.as_of,
             "count": rows.height,
-            "next": encoded(rows.select(self.query.order).row(-1)) if more else None,
+            "next": encoded(rows.select(self.query.dataset.order).row(-1)) if more else None,
         }
         found = page(lead, name, rows, headers)
         found.headers["ETag"] = tag = tag_of(bytes(found.body))
         return Response(status_code=304, headers={**headers, "ETag": tag}) if known(tag, if_none_match) else found
 
     def _order_types(self) -> list[pl.DataType]:
-        return [self.query.dataset.schema.get(name, pl.String()) for name in self.query.order]
+        return [self.query.dataset.schema.get(name, pl.String()) for name in self.query.dataset.order]

@@ -91,6 +91,17 @@ class Served:
             raise UnknownInstrument(f"{found} is not tracked and was never enriched")
         return found
 
+    def stored_instrument(self, symbol: str, asset_class: AssetClass | None) -> Instrument:
+        """As `known_instrument`; one of which only facts are stored is known too, under the class they are stored as.
+
+        Raises:
+            UnknownInstrument: when it is not tracked, was never asked for, and nothing is stored of it.
+        """
+        found, known = self.standings.stored(symbol.upper(), asset_class)
+        if not known:
+            raise UnknownInstrument(f"{found} is not tracked and nothing is stored of it")
+        return found
+
     def scheduler(self) -> dict[str, Any]:
         """Whether scheduled work starts by itself, and how many parts of jobs wait."""
         now = self.now()

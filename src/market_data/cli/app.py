@@ -15,6 +15,7 @@ from market_data.cli import (
     history,
     instruments,
     keys,
+    observing,
     option_chains,
     providing,
     proving,
@@ -102,6 +103,7 @@ app.command("prove")(proving.prove)
 app.command("recompute")(renewing.recompute)
 app.command("providers")(providing.providers)
 app.command("instruments")(instruments.instruments)
+app.command("observations")(observing.observations)
 app.command("options")(option_chains.options)
 app.add_typer(database.app, name="db")
 app.command("serve")(serving.serve)

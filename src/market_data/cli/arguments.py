@@ -125,4 +125,4 @@ def as_known(app: App, instruments: Sequence[Instrument], asset_class: str | Non
     """The same instruments; where no asset class was given, of that under which the symbol is tracked or stored."""
     if asset_class is not None:
         return list(instruments)
-    return [app.standings.meant(instrument.symbol)[0] for instrument in instruments]
+    return [app.standings.stored(instrument.symbol)[0] for instrument in instruments]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from market_data.bootstrap import App
-    from market_data.jobs.datasets import Plan
+    from market_data.model.backfill import Backfill
     from market_data.model.instrument import Instrument
     from market_data.model.timeframe import Timeframe
 
@@ -66,7 +66,7 @@ def backfill(
 def _tasks(
     app: App,
     name: str,
-    plan: Plan,
+    plan: Backfill,
     named: Sequence[Instrument] | None,
     timeframes: Sequence[Timeframe] | None,
     days: int | None,
@@ -76,6 +76,7 @@ def _tasks(
     Raises:
         UsageError: when nothing is left to fill.
     """
+    from market_data.jobs.datasets import filled_by
     from market_data.storage.work.tracked import most_active
 
     start, end = plan.span(now(), days)
@@ -101,16 +102,17 @@ def _tasks(
         raise UsageError(f"{name} have no timeframes: leave out --timeframe")
     return [
         Task(kind=Kind.BACKFILL, instrument=one, dataset=dataset.name, start=start, end=end)
-        for dataset in plan.datasets
+        for dataset in filled_by(name)
         for one in chosen
     ]
 
 
-def _resumed(app: App, plan: Plan, named: Sequence[Instrument] | None) -> list[UUID]:
+def _resumed(app: App, plan: Backfill, named: Sequence[Instrument] | None) -> list[UUID]:
     """Jobs to go on with: those still in the queue, and a new one for the parts that failed or were cancelled."""
+    from market_data.jobs.datasets import filled_by
     from market_data.storage.work.job_reads import unfinished_jobs
 
-    found = unfinished_jobs(app.database, Kind.BACKFILL, [dataset.name for dataset in plan.datasets])
+    found = unfinished_jobs(app.database, Kind.BACKFILL, [dataset.name for dataset in filled_by(plan.name)])
     waiting = [job.job_id for job in found if not job.status.final]
     done: set[tuple[object, ...]] = set()
     again: dict[tuple[object, ...], Task] = {}

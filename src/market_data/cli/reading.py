@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -25,10 +23,11 @@ from market_data.cli.arguments import (
     parse_timeframes,
     stored_range,
 )
-from market_data.cli.figures import column, plain, shown
+from market_data.cli.figures import column, shown
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_fields, print_json, print_rows, say
-from market_data.model.errors import MarketDataError, UsageError
+from market_data.cli.writing import Format, check_target, write
+from market_data.model.errors import UsageError
 from market_data.model.instrument import Series
 
 if TYPE_CHECKING:
@@ -59,15 +58,6 @@ LAST_COLUMNS: Final = ("symbol", "asset_class", "timeframe", "revision", "amende
 
 # Of a longer window the JSON form shows all.
 SHOWN_INPUTS: Final = 50
-
-
-class Format(StrEnum):
-    """How features are written."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    PARQUET = "parquet"
 
 
 def status(context: typer.Context, symbol: Symbol, asset_class: AssetClassName = None, as_json: Json = False) -> None:
@@ -145,7 +135,7 @@ def features(
         return
     known, adjustment = parse_moment(as_of, "--as-of"), Adjustment.parse(adjusted)
     form = Format.JSON if as_json else form
-    _check_target(form, out)
+    check_target(form, out)
     if form is Format.TABLE and limit is None:
         limit = 20
     with invocation.app() as app:
@@ -161,7 +151,7 @@ def features(
     elif form is Format.TABLE:
         _print_table(str(series), frame, all_columns=bool(columns))
     else:
-        _write(frame, form, out)
+        write(frame, form, out)
 
 
 def _why_none(app: App, series: Series, span: TimeRange | None, as_of: datetime | None) -> str:
@@ -210,15 +200,6 @@ def _newest(values: list[float | None]) -> str:
     return ("… " if len(values) > SHOWN_INPUTS else "") + " ".join(shown)
 
 
-def _check_target(form: Format, out: Path | None) -> None:
-    if form is Format.PARQUET and out is None:
-        raise UsageError("--format parquet is binary: name a file with --out FILE")
-    if form is Format.TABLE and out is not None:
-        raise UsageError("--out needs --format json, csv or parquet")
-    if out is not None and not out.parent.is_dir():
-        raise UsageError(f"--out {out}: there is no folder {out.parent}")
-
-
 def _chosen(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
     if not columns:
         return frame
@@ -259,39 +240,3 @@ def _fitting(names: list[str], rows: list[dict[str, object]], width: int) -> tup
             return kept, names[position:]
         kept.append(name)
     return kept, []
-
-
-def _write(frame: pl.DataFrame, form: Format, out: Path | None) -> None:
-    try:
-        if form is Format.PARQUET:
-            frame.write_parquet(out)  # type: ignore[arg-type]  # checked: it is given
-        elif form is Format.CSV:
-            text = _with_plain_decimals(frame).write_csv()
-            typer.echo(text, nl=False) if out is None else out.write_text(text, encoding="utf-8")
-        elif out is None:
-            print_json(frame.to_dicts())
-        else:
-            import json
-
-            from market_data.cli.figures import jsonable
-
-            out.write_text(json.dumps(jsonable(frame.to_dicts()), allow_nan=False), encoding="utf-8")
-    except OSError as error:
-        raise MarketDataError(
-            f"Cannot write {out}: {error.strerror or error}; free some space or name another --out"
-        ) from None
-    if out is not None:
-        say(f"{frame.height:,} candles written to {out}")
-
-
-def _with_plain_decimals(frame: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    def text(value: object) -> str:
-        return f"{plain(value):f}"  # type: ignore[arg-type]
-
-    exact = [name for name, kind in frame.schema.items() if kind.is_decimal()]
-    times = [
-        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.fZ") for name, kind in frame.schema.items() if kind == pl.Datetime
-    ]
-    return frame.with_columns(*(pl.col(name).map_elements(text, return_dtype=pl.String) for name in exact), *times)

@@ -12,17 +12,18 @@ from typing import Any, Final, Self
 import httpx
 import polars as pl
 
+from market_data.client.facts import Facts, Moment
 from market_data.client.job import Job
 from market_data.client.transport import TIMEOUT, ApiError, Transport
+from market_data.model.dataset import DATASETS, SERVED
 from market_data.model.errors import UsageError
 
 __all__ = ["ApiError", "MarketData"]
 
-Moment = str | date | datetime
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 
 
-class MarketData:
+class MarketData(Facts):
     """A connection to the platform; a context manager. Safe to use from several threads.
 
     Moments are UTC: datetimes with a time zone, dates (their midnight) or RFC 3339 text; ranges are [start, end).
@@ -112,37 +113,12 @@ class MarketData:
         """Enriched candles in order of time; the arguments are those of `candles`."""
         return self._series("features", symbol, timeframe, start, end, asset_class, limit, as_of, adjusted)
 
-    def trades(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
-        """Trades, by source and time. `more`: asset_class, source, limit."""
-        return self._facts("trades", symbol, start, end, more)
-
-    def quotes(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
-        """Best bids and asks, by source and time. `more`: asset_class, source, limit."""
-        return self._facts("quotes", symbol, start, end, more)
-
-    def dividends(
-        self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any
-    ) -> pl.DataFrame:
-        """Dividends by source and ex-date. `more`: asset_class, source, limit, as_of."""
-        return self._facts("dividends", symbol, start, end, more)
-
-    def splits(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
-        """Splits by source and execution date. `more`: asset_class, source, limit, as_of."""
-        return self._facts("splits", symbol, start, end, more)
-
-    def earnings(
-        self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any
-    ) -> pl.DataFrame:
-        """Earnings by source and fiscal quarter. `more`: asset_class, source, limit, as_of."""
-        return self._facts("earnings", symbol, start, end, more)
-
-    def options(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
-        """Option chains by source and moment. `more`: asset_class, source, limit, as_of."""
-        return self._facts("options", symbol, start, end, more)
-
-    def news(self, symbol: str, start: Moment | None = None, end: Moment | None = None, **more: Any) -> pl.DataFrame:
-        """News that name the symbol. `more`: asset_class, source, limit, as_of."""
-        return self._facts("news", symbol, start, end, more)
+    def facts(self, dataset: str, symbol: str, **asked: Any) -> pl.DataFrame:
+        """Rows of the dataset of that name; each has a call of its own too, e.g. `dividends` or `open_interest`."""
+        if dataset not in DATASETS or DATASETS[dataset] not in SERVED:
+            raise UsageError(f"unknown dataset {dataset!r}; valid: {', '.join(each.name for each in SERVED)}")
+        moments = {name: _text(asked.pop(name, None)) for name in ("start", "end", "as_of")}
+        return self._transport.frame(f"/api/v1/market/{DATASETS[dataset].path}/{_part(symbol)}", **moments, **asked)
 
     def status(self, symbol: str, asset_class: str | None = None) -> dict[str, Any]:
         """Where an instrument stands: freshness, quality, what is stored."""
@@ -209,16 +185,6 @@ class MarketData:
             limit=limit,
             as_of=_text(as_of),
             adjusted=adjusted,
-        )
-
-    def _facts(
-        self, kind: str, symbol: str, start: Moment | None, end: Moment | None, more: dict[str, Any]
-    ) -> pl.DataFrame:
-        if unknown := set(more) - {"asset_class", "source", "limit", "as_of"}:
-            raise UsageError(f"{kind} knows no {', '.join(sorted(unknown))}: only asset_class, source, limit, as_of")
-        more = more | {"as_of": _text(more.get("as_of"))}
-        return self._transport.frame(
-            f"/api/v1/market/{kind}/{_part(symbol)}", start=_text(start), end=_text(end), **more
         )
 
     def _get(self, path: str, **parameters: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from market_data.jobs.datasets import PLANS, plan_of
+from market_data.jobs.datasets import plan_of
 from market_data.jobs.queue import Jobs
 from market_data.jobs.timetable import Line, Occasion, Timetable, due_between, next_occasions
+from market_data.model.dataset import DATASETS
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import CANDLES_NAME, JobReceipt, Kind, Task
@@ -48,7 +49,6 @@ KINDS: Final = {
     Line.RETENTION: Kind.RETENTION,
 }
 _FILLING: Final = (Line.CRYPTO, Line.DAILY, Line.REFERENCE)
-_REFERENCE: Final = ("dividends", "splits", "earnings", "options-iv", "news")
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Agenda:
             return [Task(kind=kind, instrument=series.instrument, timeframe=series.timeframe) for series in gaps]
         tracked = [one for one in self.tracked() if self._belongs(one.instrument.asset_class, occasion)]
         if line is Line.REFERENCE:
-            return self._reference(tracked, _REFERENCE)
+            return self._newest(tracked, "daily")
         candles = [
             Task(kind=kind, instrument=series.instrument, timeframe=series.timeframe, dataset=CANDLES_NAME)
             for one in tracked
             for series in one.series
         ]
-        return candles + self._reference(tracked, ("derivatives",)) if line is Line.CRYPTO else candles
+        return candles + self._newest(tracked, "hourly") if line is Line.CRYPTO else candles
 
     def _belongs(self, asset_class: AssetClass, occasion: Occasion) -> bool:
         if occasion.line is Line.CRYPTO:
@@ -84,14 +84,14 @@ class Agenda:
             return asset_class is not AssetClass.CRYPTO
         return occasion.calendar in (None, asset_class.calendar)
 
-    def _reference(self, tracked: Sequence[Tracked], names: Sequence[str]) -> list[Task]:
-        """The newest of every dataset that a source can be asked for, per instrument."""
+    def _newest(self, tracked: Sequence[Tracked], schedule: str) -> list[Task]:
+        """The newest of every dataset of that schedule that a source can be asked for, per instrument."""
         return [
             Task(kind=Kind.ENRICH, instrument=one.instrument, dataset=dataset.name)
-            for name in names
-            for dataset in PLANS[name].datasets
+            for dataset in DATASETS.values()
+            if dataset.backfill is not None and dataset.backfill.schedule == schedule
             for one in tracked
-            if one.instrument.asset_class in PLANS[name].asset_classes
+            if one.instrument.asset_class in dataset.backfill.asset_classes
             and any(
                 provider.capability(dataset, one.instrument, None) is not None and not provider.ready
                 for provider in self.providers.get(one.instrument.asset_class, ())

@@ -1,10 +1,10 @@
-"""Dataset: a named record shape with its Polars schema, its key and its time column."""
+"""Dataset: a named record shape and all that is done with it: its key, how it is stored, filled and served."""
 
 from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
@@ -13,6 +13,7 @@ import polars as pl
 from pydantic import AwareDatetime
 
 from market_data.model import records
+from market_data.model.backfill import COINS, EVERYTHING, Backfill
 
 # 20 digits before the point hold a day's volume of any meme coin, 18 after it the price of the smallest.
 EXACT: Final = pl.Decimal(38, 18)
@@ -33,7 +34,20 @@ _POLARS_TYPES: Final[dict[type, pl.DataType]] = {
 class Dataset:
     """A named record shape; frames of it hold one instrument's rows, or one series'.
 
-    `key` tells rows of one instrument (for candles: of one series) apart; `time` orders them.
+    What is said here is all that the program knows of it: whoever stores, fills or serves a dataset asks this, not
+    for its name. Checks of its rows are declared in `market_data.rules` and name it.
+
+    Attributes:
+        key: tells rows of one instrument (for candles: of one series) and source apart. Where rows belong to several
+            instruments it tells the rows of a source apart.
+        time: the column that orders the rows, and that ranges are of.
+        stored_as: the table its facts are in, where that is called otherwise.
+        about: what its door in the interface says; empty for what has doors of its own.
+        names: the column with the symbols of all instruments a row belongs to; None where it belongs to one.
+        versioned: whether a source amends rows by a further version with its own `known_from`.
+        lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
+        partition: the length of a partition of its table; None for one table without.
+        backfill: how its past is filled; None where no source tells it.
     """
 
     name: str
@@ -41,11 +55,42 @@ class Dataset:
     key: tuple[str, ...]
     time: str = "timestamp"
     stored_as: str | None = None
+    about: str = ""
+    names: str | None = None
+    versioned: bool = True
+    lasting: frozenset[str] = frozenset()
+    partition: Literal["day", "quarter", "year"] | None = None
+    backfill: Backfill | None = None
 
     @property
     def table(self) -> str:
         """The table its facts are in."""
         return self.stored_as or self.name
+
+    @property
+    def path(self) -> str:
+        """Its name in an address."""
+        return self.name.replace("_", "-")
+
+    @property
+    def dated(self) -> bool:
+        """Whether its rows are of days, which may lie ahead, and not of moments, which have passed."""
+        return self.schema[self.time] == pl.Date
+
+    @property
+    def observed(self) -> bool:
+        """Whether its rows are values on a clock of their own, which candles are derived from."""
+        return issubclass(self.record, records.Observation)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns stored rows are sorted by: no two agree in all of them, and none is ever absent."""
+        return ("source", *sorted(self.key, key=lambda name: name != self.time))
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Its columns and where each row came from."""
+        return (*self.schema, "source", *(("known_from", "revision") if self.versioned else ()))
 
     @cached_property
     def schema(self) -> pl.Schema:
@@ -95,32 +140,90 @@ def _polars_type(annotation: Any) -> pl.DataType:
     return _POLARS_TYPES[annotation]
 
 
-CANDLES: Final = Dataset("candles", records.Candle, ("timestamp",))
-TRADES: Final = Dataset("trades", records.Trade, ("timestamp", "trade_id"))
-QUOTES: Final = Dataset("quotes", records.Quote, ("timestamp", "sequence"))
-OPEN_INTEREST: Final = Dataset("open_interest", records.OpenInterest, ("timestamp",))
-FUNDING_RATES: Final = Dataset("funding_rates", records.FundingRate, ("timestamp", "rate_type"))
-PREMIUM_INDEX: Final = Dataset("premium_index", records.PremiumIndex, ("timestamp", "period"))
-LONG_SHORT_RATIOS: Final = Dataset("long_short_ratios", records.LongShortRatio, ("timestamp", "kind"))
-TAKER_VOLUMES: Final = Dataset("taker_volumes", records.TakerVolume, ("timestamp", "period"))
-SPOT_FLOW: Final = Dataset("spot_flow", records.SpotFlow, ("timestamp", "period"))
-LIQUIDATIONS: Final = Dataset("liquidations", records.Liquidation, ("timestamp", "liquidation_id"))
-DIVIDENDS: Final = Dataset("dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date")
+_DERIVATIVES: Final = Backfill(
+    name="derivatives", days=30, chunk=timedelta(days=5), asset_classes=COINS, recent=timedelta(hours=12),
+    schedule="hourly",
+)  # fmt: skip
+
+CANDLES: Final = Dataset(
+    "candles", records.Candle, ("timestamp",), partition="year",
+    backfill=Backfill(name="candles", days=365, asset_classes=EVERYTHING, schedule=None),
+)  # fmt: skip
+TRADES: Final = Dataset(
+    "trades", records.Trade, ("timestamp", "trade_id"), versioned=False, partition="day",
+    about="Trades of [start, end), by source and time.",
+)  # fmt: skip
+QUOTES: Final = Dataset(
+    "quotes", records.Quote, ("timestamp", "sequence"), versioned=False, partition="day",
+    about="Best bids and asks of [start, end), by source and time.",
+)  # fmt: skip
+OPEN_INTEREST: Final = Dataset(
+    "open_interest", records.OpenInterest, ("timestamp",), backfill=_DERIVATIVES,
+    about="Contracts outstanding at moments of [start, end), per source; the newest version of each.",
+)  # fmt: skip
+FUNDING_RATES: Final = Dataset(
+    "funding_rates", records.FundingRate, ("timestamp", "rate_type"), backfill=_DERIVATIVES,
+    about="Funding rates paid in [start, end), per source; the newest version of each.",
+)  # fmt: skip
+PREMIUM_INDEX: Final = Dataset(
+    "premium_index", records.PremiumIndex, ("timestamp", "period"), backfill=_DERIVATIVES,
+    about="The premium index at the ends of periods in [start, end), per source; the newest version of each.",
+)  # fmt: skip
+LONG_SHORT_RATIOS: Final = Dataset(
+    "long_short_ratios", records.LongShortRatio, ("timestamp", "kind"), backfill=_DERIVATIVES,
+    about="Longs over shorts at moments of [start, end), per source and kind of account; the newest version of each.",
+)  # fmt: skip
+TAKER_VOLUMES: Final = Dataset(
+    "taker_volumes", records.TakerVolume, ("timestamp", "period"), backfill=_DERIVATIVES,
+    about="What takers bought and sold in periods that end in [start, end), per source; the newest version of each.",
+)  # fmt: skip
+SPOT_FLOW: Final = Dataset(
+    "spot_flow", records.SpotFlow, ("timestamp", "period"), backfill=_DERIVATIVES,
+    about="What takers bought and sold on the spot market, in money, in periods that end in [start, end), per source; "
+    "the newest version of each.",
+)  # fmt: skip
+LIQUIDATIONS: Final = Dataset(
+    # Without a backfill: no source tells the past of them, only the live stream.
+    "liquidations", records.Liquidation, ("timestamp", "liquidation_id"),
+    about="Forced orders of [start, end), per source. Streams tell a sample of them.",
+)  # fmt: skip
+DIVIDENDS: Final = Dataset(
+    "dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date",
+    lasting=frozenset({"currency", "declaration_date", "record_date", "pay_date", "frequency"}),
+    about="Dividends with their ex-date in [start, end), per source; the newest version of each.",
+    backfill=Backfill(name="dividends", days=3650, ahead=90, chunk=timedelta(days=3800)),
+)  # fmt: skip
 SPLITS: Final = Dataset(
-    "splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits"
-)
-EARNINGS: Final = Dataset("earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date")
-OPTIONS: Final = Dataset("options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv")
-NEWS: Final = Dataset("news", records.NewsItem, ("news_id",), time="published_at")
+    "splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits",
+    about="Splits executed in [start, end), per source; the newest version of each.",
+    backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=3800)),
+)  # fmt: skip
+EARNINGS: Final = Dataset(
+    "earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date",
+    lasting=frozenset({"period_end", "report_date", "report_time", "eps_estimate", "revenue_estimate", "currency"}),
+    about="Earnings reported or expected in [start, end), per source; the newest version of each.",
+    backfill=Backfill(name="earnings", days=1095, ahead=90, chunk=timedelta(days=1200)),
+)  # fmt: skip
+OPTIONS: Final = Dataset(
+    "options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv", partition="quarter",
+    about="Option chains seen in [start, end), per source, with implied volatility and greeks.",
+    # In one chunk up to the present: no source tells chains of the past, each gives the one of now.
+    backfill=Backfill(name="options-iv", days=30, most_symbols=50, recent=timedelta(days=1)),
+)  # fmt: skip
+NEWS: Final = Dataset(
+    "news", records.NewsItem, ("news_id",), time="published_at", names="symbols",
+    about="News published in [start, end) that name the symbol, per source; the newest version of each.",
+    backfill=Backfill(
+        name="news", days=30, chunk=timedelta(days=10), asset_classes=EVERYTHING, recent=timedelta(days=2)
+    ),
+)  # fmt: skip
 INSTRUMENTS: Final = Dataset(
-    "instruments",
-    records.ListedInstrument,
-    ("raw_symbol", "valid_from"),
-    time="valid_from",
+    "instruments", records.ListedInstrument, ("raw_symbol", "valid_from"), time="valid_from",
     stored_as="instrument_symbols",
-)
+)  # fmt: skip
 
 DATASETS: Final = {value.name: value for value in list(vars().values()) if isinstance(value, Dataset)}
+SERVED: Final = tuple(dataset for dataset in DATASETS.values() if dataset.about)
 
 
 def nearest_double(column: str) -> pl.Expr:

@@ -206,6 +206,12 @@ def filling() -> Callable[[App], None]:
     return fill
 
 
+@pytest.fixture
+def appending() -> Callable[..., None]:
+    """Appends facts the program's own way."""
+    return append_facts
+
+
 @pytest.fixture(scope="session")
 def filled(postgres: EmbeddedServer, template: str) -> Iterator[Served]:
     """The API's backing over a filled database that nobody changes."""

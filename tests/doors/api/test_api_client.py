@@ -63,7 +63,7 @@ def test_wrong_questions_raise_what_they_mean(address: str) -> None:
             data.candles("BTC", "2h")
         with pytest.raises(UsageError, match="time zone"):
             data.candles("BTC", "1h", start=datetime(2026, 1, 1))
-        with pytest.raises(UsageError, match="colour"):
+        with pytest.raises(TypeError, match="colour"):
             data.trades("BTC", colour="red")
         with pytest.raises(UsageError, match="symbol"):
             data.candles("../../healthz?", "1h")

@@ -297,6 +297,11 @@ def test_recorded_news() -> None:
     assert parse_news(mocks, "NFLX")["title"].to_list() == [row["title"] for row in mocks]
 
 
+def test_news_name_instruments_by_our_symbols() -> None:
+    article = {"id": "1", "title": "t", "published_utc": "2026-02-01T00:00:00Z", "tickers": ["X:BTCUSD", "BRK.B", "KO"]}
+    assert parse_news([article], "X:BTCUSD")["symbols"].to_list() == [["BTC", "BRK.B", "KO"]]
+
+
 def test_recorded_option_chains() -> None:
     moment = datetime(2022, 4, 29, 18, tzinfo=UTC)
     frame = parse_options(recorded("polygon_client_python/test_rest/mocks/v3/snapshot/options/AAPL.json"), moment)

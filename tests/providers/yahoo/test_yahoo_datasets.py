@@ -273,6 +273,16 @@ def test_recorded_news() -> None:
     assert frame["published_at"].to_list() == [datetime.fromtimestamp(row["providerPublishTime"], UTC) for row in about]
 
 
+def test_news_name_instruments_by_our_symbols() -> None:
+    article = {
+        "uuid": "1",
+        "title": "t",
+        "providerPublishTime": 1769904000,
+        "relatedTickers": ["BTC-USD", "BRK-B", "KO"],
+    }
+    assert parse_news({"news": [article]}, "BRK-B")[0]["symbols"] == ["BTC", "BRK.B", "KO"]
+
+
 def test_other_datasets_are_refused() -> None:
     with pytest.raises(UnsupportedRequest, match="funding_rates"):
         fetch(fake.Source(), FUNDING_RATES)

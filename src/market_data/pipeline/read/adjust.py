@@ -27,7 +27,7 @@ from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.session import sessions
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros, to_micros
-from market_data.storage.facts.append import newest_versions
+from market_data.storage.facts.reads import newest_versions
 from market_data.storage.series.reader import Reader
 
 PRICES: Final = ("open", "high", "low", "close", "vwap")

@@ -14,6 +14,7 @@ from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.quality import status_name
 from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange, from_micros
+from market_data.storage.facts.reads import holding
 from market_data.storage.server.database import Database
 from market_data.storage.work.summaries import Changes, Summaries
 from market_data.storage.work.switches import SILENT_AFTER
@@ -164,6 +165,14 @@ class Standings:
         """
         instrument, _, known = self._meant(symbol, asset_class)
         return instrument, known
+
+    def stored(self, symbol: str, asset_class: AssetClass | None = None) -> tuple[Instrument, bool]:
+        """As `meant`; one of which only facts are stored is known too, under the class they are stored as."""
+        instrument, known = self.meant(symbol, asset_class)
+        if known:
+            return instrument, True
+        classes = holding(self._summaries.database, symbol, asset_class)
+        return (Instrument(symbol, classes[0]), True) if classes else (instrument, False)
 
     def _meant(self, symbol: str, asset_class: AssetClass | None) -> tuple[Instrument, Changes, bool]:
         found = self._summaries.changes_of(symbol, list(AssetClass) if asset_class is None else [asset_class])

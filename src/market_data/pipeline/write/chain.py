@@ -15,7 +15,7 @@ from market_data.model.instrument import Instrument
 from market_data.model.normal import Doubles
 from market_data.model.options import DAYS_A_YEAR, Contracts, Greeks
 from market_data.model.timeframe import MICROSECOND, TimeRange
-from market_data.storage.facts.append import newest_versions
+from market_data.storage.facts.reads import newest_versions
 from market_data.storage.server.database import Database
 
 EXCHANGE_ZONE: Final = "America/New_York"

@@ -14,6 +14,7 @@ from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
+from market_data.providers.polygon.dialect import canonical
 from market_data.providers.polygon.statements import reported
 from market_data.transport.payload import rows_frame
 
@@ -160,7 +161,7 @@ def parse_news(results: list[Any], raw_symbol: str) -> pl.DataFrame:
             "url": row.get("article_url"),
             "author": row.get("author"),
             "publisher": (row.get("publisher") or {}).get("name"),
-            "symbols": row.get("tickers") or [],
+            "symbols": [canonical(name) for name in row.get("tickers") or [] if isinstance(name, str)],
             "keywords": row.get("keywords") or [],
             "sentiment": _sentiment(row.get("insights") or [], raw_symbol),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from market_data.model.errors import (
@@ -26,6 +27,15 @@ BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
     413: ProviderUnavailable,
     499: ProviderUnavailable,
 }
+
+
+_COIN: Final = re.compile(r"X:([A-Z0-9]+?)USD")
+
+
+def canonical(raw_symbol: str) -> str:
+    """Our symbol for one that is only spoken of: BTC for X:BTCUSD; others are the same."""
+    coin = _COIN.fullmatch(raw_symbol)
+    return coin[1] if coin else raw_symbol
 
 
 def classify(response: Response) -> MarketDataError | None:

@@ -14,6 +14,7 @@ from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 from market_data.providers.yahoo.client import DAY, Client
+from market_data.providers.yahoo.dialect import canonical
 from market_data.providers.yahoo.parse import Chart, find_quotes
 from market_data.providers.yahoo.payments import payments_settled
 from market_data.providers.yahoo.repair import NOTE_UNADJUSTED
@@ -136,7 +137,7 @@ def parse_news(answer: Any, raw_symbol: str) -> list[dict[str, Any]]:
                 "title": row["title"],
                 "url": row.get("link"),
                 "publisher": row.get("publisher"),
-                "symbols": row.get("relatedTickers", []),
+                "symbols": [canonical(name) for name in row.get("relatedTickers", [])],
                 "keywords": [],
             }
             for row in find_quotes(answer, "news")

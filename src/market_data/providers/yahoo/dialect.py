@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import httpx
@@ -35,6 +36,18 @@ OUTAGE_PAGE: Final = b"Will be right back"
 CONSENT_HOSTS: Final = ("guce.yahoo.com", "consent.yahoo.com")
 CONSENT_FORM: Final = b"collectConsent"
 NOTHING_THERE: Final = "Data doesn't exist for startDate"
+
+
+_COIN: Final = re.compile(r"([A-Z0-9]+)-USD")
+_SHARE_CLASS: Final = re.compile(r"([A-Z]+)-([A-Z])")
+
+
+def canonical(raw_symbol: str) -> str:
+    """Our symbol for one that is only spoken of: BRK.B for BRK-B, BTC for BTC-USD; others are the same."""
+    if coin := _COIN.fullmatch(raw_symbol):
+        return coin[1]
+    share = _SHARE_CLASS.fullmatch(raw_symbol)
+    return f"{share[1]}.{share[2]}" if share else raw_symbol
 
 
 def classify(response: Response) -> MarketDataError | None:

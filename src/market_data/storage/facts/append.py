@@ -12,18 +12,15 @@ from uuid import UUID
 
 import polars as pl
 
-from market_data.model.dataset import NEWS, QUOTES, TRADES, Dataset
+from market_data.model.dataset import UTC_MICROS, Dataset
 from market_data.model.instrument import Instrument
-from market_data.model.records import Observation
-from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.model.timeframe import TimeRange
 from market_data.storage.series.present import Counts, plain_text
 from market_data.storage.server.database import Database
 from market_data.storage.server.partitions import PARTITIONED, ensure_partitions
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.copy_in import copy_in
 
-# Never amended by their sources: an entry that is there already is the same entry.
-IMMUTABLE: Final = (TRADES, QUOTES)
 _LIST_SEPARATOR: Final = ", "
 
 
@@ -45,9 +42,10 @@ class Provenance:
 
 
 def lock_facts(connection: Connection, dataset: Dataset, instrument: Instrument) -> None:
-    """Wait until no other writer is at this dataset of the instrument; held until the transaction ends."""
-    name = f"{dataset.name}/{instrument.symbol}/{instrument.asset_class}"
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
+    """Wait until no other writer is at the entries the instrument's rows may be; held until the transaction ends."""
+    # Entries that belong to several instruments are locked for all of them.
+    whose = f"/{instrument.symbol}/{instrument.asset_class}" if dataset.names is None else ""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"{dataset.name}{whose}"])
 
 
 def append(
@@ -66,23 +64,23 @@ def append(
     Returns:
         inserted: keys this source had not given before; updated: keys whose values it amended; unchanged: the rest.
     """
-    rows = dataset.conform(frame)
+    rows = _without_null_lists(dataset, dataset.conform(frame))
     unique = rows.unique(dataset.key, keep="first", maintain_order=True)
     if unique.is_empty():
         return Appended(Counts(rejected=rows.height), unique)
-    known = _newest(database, dataset, instrument, unique, origin.source)
+    known = _known(database, dataset, instrument, unique, origin.source)
     joined = unique.join(known, on=dataset.key, how="left", suffix="_known", nulls_equal=True, maintain_order="left")
+    joined = joined.with_columns(pl.coalesce(name, f"{name}_known").alias(name) for name in sorted(dataset.lasting))
+    found = pl.col("revision").is_not_null()
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_known")) for name in dataset.values)
-    found = pl.col("known_from").is_not_null()
+    stays = same if dataset.versioned else pl.lit(value=True)
     judged = joined.with_columns(
         verdict=pl.when(~found)
         .then(pl.lit("inserted"))
-        .when(same)
+        .when(stays)
         .then(pl.lit("unchanged"))
         .otherwise(pl.lit("updated"))
     )
-    if dataset in IMMUTABLE:
-        judged = judged.with_columns(verdict=pl.when(found).then(pl.lit("unchanged")).otherwise("verdict"))
     changed = judged.filter(pl.col("verdict") != "unchanged")
     _write(connection, dataset, instrument, changed, origin)
     _correct(connection, dataset, instrument, judged.filter(pl.col("verdict") == "updated"), origin)
@@ -97,52 +95,34 @@ def prepare_fact_partitions(database: Database, dataset: Dataset, span: TimeRang
             ensure_partitions(connection, dataset.table, span.start, span.end)
 
 
-def newest_versions(
-    database: Database,
-    dataset: Dataset,
-    instrument: Instrument,
-    span: TimeRange | None = None,
-    *,
-    as_of: datetime | None = None,
-    limit: int | None = None,
-) -> pl.DataFrame:
-    """Every source's newest version of each entry, by then known when `as_of` is given, in order of time.
-
-    Returns:
-        the dataset's columns, `source`, `known_from`; the newest `limit` entries when given.
-    """
-    where, parameters = _of_instrument(dataset, instrument)
-    if span is not None:
-        where += f" AND {dataset.time} >= %s AND {dataset.time} < %s"
-        parameters += [span.start, span.end]
-    if as_of is not None and dataset not in IMMUTABLE:
-        where += " AND known_from <= %s"
-        parameters.append(as_of)
-    versioned = dataset not in IMMUTABLE
-    known = ", known_from" if versioned else ""
-    key = ", ".join((*dataset.key, "source"))
-    newest = (
-        f"SELECT DISTINCT ON ({key}) {', '.join(dataset.schema)}, source{known} FROM {dataset.table} WHERE {where} "
-    )
-    newest += f"ORDER BY {key}{', known_from DESC' if versioned else ''}"
-    bounded = f" LIMIT {int(limit)}" if limit else ""
-    return database.frame(
-        f"SELECT * FROM ({newest}) AS newest ORDER BY {dataset.time} DESC NULLS LAST{bounded}",
-        tuple(parameters),
-    ).reverse()
-
-
-def _newest(
+def _known(
     database: Database, dataset: Dataset, instrument: Instrument, rows: pl.DataFrame, source: str
 ) -> pl.DataFrame:
-    span = None
-    times = rows[dataset.time]
-    if times.dtype == pl.Datetime("us", "UTC") and not times.null_count():
-        span = TimeRange(times.min(), times.max() + MICROSECOND)  # type: ignore[arg-type,operator]  # of datetimes
-    known = newest_versions(database, dataset, instrument, span).filter(pl.col("source") == source).drop("source")
-    if dataset in IMMUTABLE:
-        known = known.with_columns(known_from=pl.lit(None, pl.Datetime("us", "UTC")).fill_null(pl.col(dataset.time)))
+    """The newest version of each entry of a source that may be one of the rows; found by what it is keyed by."""
+    where, parameters = ["source = %s"], list[object]([source])
+    if dataset.names is None:
+        where.append("symbol = %s AND asset_class = %s")
+        parameters += [instrument.symbol, instrument.asset_class.value]
+    else:
+        where.append(f"{dataset.key[0]} = ANY(%s)")
+        parameters.append(rows[dataset.key[0]].to_list())
+    if dataset.time in dataset.key and not rows[dataset.time].null_count():
+        where.append(f"{dataset.time} BETWEEN %s AND %s")
+        parameters += [rows[dataset.time].min(), rows[dataset.time].max()]
+    key, columns = ", ".join(dataset.order), ", ".join(dataset.schema)
+    versions = ("known_from, revision", ", known_from DESC") if dataset.versioned else ("1 AS revision", "")
+    known = database.frame(
+        f"SELECT DISTINCT ON ({key}) {columns}, {versions[0]} FROM {dataset.table} "
+        f"WHERE {' AND '.join(where)} ORDER BY {key}{versions[1]}",
+        parameters,
+    )
     return known.with_columns(pl.col(name).cast(dtype) for name, dtype in dataset.schema.items())
+
+
+def _without_null_lists(dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+    """Lists that are never absent, only empty."""
+    lists = [name for name, field in dataset.record.model_fields.items() if field.default == ()]
+    return rows.with_columns(pl.col(name).fill_null([]) for name in lists)
 
 
 def _write(
@@ -151,30 +131,15 @@ def _write(
     if changed.is_empty():
         return
     columns: dict[str, pl.Expr] = {"source": pl.lit(origin.source), "run_id": pl.lit(str(origin.run_id))}
-    if dataset not in IMMUTABLE:
+    if dataset.versioned:
         # A version is younger than the one before it even when a clock stands still or steps back.
         after = pl.col("known_from") + pl.duration(microseconds=1)
-        columns["known_from"] = pl.max_horizontal(pl.lit(origin.now).cast(pl.Datetime("us", "UTC")), after)
-    if dataset is not NEWS:
+        columns["known_from"] = pl.max_horizontal(pl.lit(origin.now).cast(UTC_MICROS), after)
+        columns["revision"] = pl.col("revision").fill_null(0) + 1
+    if dataset.names is None:
         columns["symbol"] = pl.lit(instrument.symbol)
         columns["asset_class"] = pl.lit(instrument.asset_class.value)
-    rows = changed.select(*dataset.schema.names(), **columns)
-    if dataset is NEWS:
-        rows = rows.with_columns(pl.col("symbols", "keywords").fill_null([]))
-    copy_in(connection, dataset.table, rows)
-    if dataset not in IMMUTABLE and not issubclass(dataset.record, Observation):
-        _number_revisions(connection, dataset, origin.run_id)
-
-
-def _number_revisions(connection: Connection, dataset: Dataset, run_id: UUID) -> None:
-    """Versions just written count up from the ones before them."""
-    same = " AND ".join(f"older.{name} = written.{name}" for name in (*dataset.key, "source"))
-    same += "" if dataset is NEWS else " AND older.symbol = written.symbol AND older.asset_class = written.asset_class"
-    connection.execute(
-        f"UPDATE {dataset.table} AS written SET revision = 1 + (SELECT count(*) FROM {dataset.table} AS older "
-        f"WHERE {same} AND older.known_from < written.known_from) WHERE run_id = %s",
-        [run_id],
-    )
+    copy_in(connection, dataset.table, changed.select(*dataset.schema.names(), **columns))
 
 
 def _correct(
@@ -211,9 +176,3 @@ def _correct(
         correction_timestamp=pl.lit(origin.now),
     )
     copy_in(connection, "data_corrections", corrections)
-
-
-def _of_instrument(dataset: Dataset, instrument: Instrument) -> tuple[str, list[object]]:
-    if dataset is NEWS:
-        return "symbols @> ARRAY[%s]", [instrument.symbol]
-    return "symbol = %s AND asset_class = %s", [instrument.symbol, instrument.asset_class.value]

@@ -1,15 +1,14 @@
-"""Long reads in pieces: stored candles window by window, facts page by page, so that memory is bounded."""
+"""Long reads in pieces: stored candles window by window, so that memory is bounded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 import polars as pl
 
-from market_data.model.dataset import NEWS, QUOTES, TRADES, Dataset
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.series.own_features import own_among, selection
@@ -75,92 +74,3 @@ def _within(series: Series, span: TimeRange | None) -> tuple[str, list[Any]]:
     if span is None:
         return _OF_SERIES, [*series.key]
     return f"{_OF_SERIES} AND timestamp >= %s AND timestamp < %s", [*series.key, span.start, span.end]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FactQuery:
-    """Which facts of an instrument are wanted."""
-
-    dataset: Dataset
-    instrument: Instrument
-    span: TimeRange | None = None
-    as_of: datetime | None = None
-    source: str | None = None
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The columns the rows are sorted by: source, then time and key; no two rows agree in all of them."""
-        time = () if self.dataset is not NEWS else (self.dataset.time,)
-        return ("source", *time, *self.dataset.key)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The dataset's columns and where they came from."""
-        versioned = () if self.dataset in (TRADES, QUOTES) else ("known_from", "revision")
-        known = () if self.dataset in (TRADES, QUOTES) else versioned
-        return (*self.dataset.schema, "source", *known)
-
-
-def fact_page(database: Database, query: FactQuery, after: Sequence[Any] | None, limit: int) -> pl.DataFrame:
-    """The next `limit` facts behind the row whose `order` columns are `after`; the newest version of each.
-
-    Raises:
-        StorageError, DatabaseUnavailable: what the database says.
-    """
-    dataset, parameters = query.dataset, list[Any]()
-    where = _fact_conditions(query, parameters)
-    order, columns = ", ".join(query.order), ", ".join(query.columns)
-    key = ", ".join(("source", *dataset.key))
-    behind = ""
-    if after is not None:
-        behind = f"({order}) > ({', '.join(['%s'] * len(after))})"
-        parameters += after
-    if dataset in (TRADES, QUOTES):
-        conditions = " AND ".join([*where, *([behind] if behind else [])])
-        statement = f"SELECT {columns} FROM {dataset.table} WHERE {conditions} ORDER BY {order} LIMIT %s"
-    else:
-        statement = (
-            f"SELECT {columns} FROM (SELECT DISTINCT ON ({key}) {columns} FROM {dataset.table} "
-            f"WHERE {' AND '.join(where)} ORDER BY {key}, known_from DESC) AS newest "
-            f"{'WHERE ' + behind if behind else ''} ORDER BY {order} LIMIT %s"
-        )
-    return database.frame(statement, [*parameters, limit])
-
-
-def fact_pages(database: Database, query: FactQuery, rows: int, limit: int | None = None) -> Iterator[pl.DataFrame]:
-    """All facts wanted, at most `limit`, in pages of `rows`; the first page comes even when it is empty."""
-    after: tuple[Any, ...] | None = None
-    left = limit
-    while True:
-        page = fact_page(database, query, after, rows if left is None else min(rows, left))
-        if after is None or page.height:
-            yield page
-        left = None if left is None else left - page.height
-        if page.height < rows or left == 0:
-            return
-        after = page.select(query.order).row(-1)
-
-
-def _fact_conditions(query: FactQuery, parameters: list[Any]) -> list[str]:
-    if query.dataset is NEWS:
-        where = ["symbols @> ARRAY[%s]"]
-        parameters.append(query.instrument.symbol)
-    else:
-        where = ["symbol = %s", "asset_class = %s"]
-        parameters += [query.instrument.symbol, query.instrument.asset_class.value]
-    if query.source is not None:
-        where.append("source = %s")
-        parameters.append(query.source)
-    if query.span is not None:
-        time = query.dataset.time
-        bounds = [query.span.start, query.span.end]
-        if query.dataset.schema[time] == pl.Date:
-            # A date counts from its midnight UTC.
-            where += [f"{time}::timestamp AT TIME ZONE 'UTC' >= %s", f"{time}::timestamp AT TIME ZONE 'UTC' < %s"]
-        else:
-            where += [f"{time} >= %s", f"{time} < %s"]
-        parameters += bounds
-    if query.as_of is not None and query.dataset not in (TRADES, QUOTES):
-        where.append("known_from <= %s")
-        parameters.append(query.as_of)
-    return where

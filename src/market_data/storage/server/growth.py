@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 from psycopg import sql
 
+from market_data.model.dataset import DATASETS
 from market_data.model.errors import StorageError
 from market_data.storage.server.database import Database
 from market_data.storage.server.migration_files import declared_columns
@@ -19,15 +20,11 @@ from market_data.storage.server.partitions import PARTITIONED
 from market_data.storage.wire.connection import Connection
 
 # The column that says how old a row is; tables that are not here have none worth telling.
-TIME_COLUMNS: Final = {
-    "candles": "timestamp",
+TIME_COLUMNS: Final[dict[str, str]] = {
+    **{dataset.table: dataset.time for dataset in DATASETS.values() if not dataset.dated},
     "market_data_v2": "timestamp",
     "user_features": "timestamp",
-    "trades": "timestamp",
-    "quotes": "timestamp",
     "trades_raw": "received_at",
-    "options_iv": "timestamp",
-    "news": "published_at",
     "data_corrections": "correction_timestamp",
     "enrichment_fetch_log": "created_at",
     "enrichment_compute_log": "created_at",

@@ -9,17 +9,15 @@ from typing import Final
 
 from psycopg import sql
 
+from market_data.model.dataset import DATASETS
 from market_data.model.errors import UsageError
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.errors import translated
 
 # Length of a partition, by table.
-PARTITIONED: Final = {
-    "candles": "year",
+PARTITIONED: Final[dict[str, str]] = {
+    **{dataset.table: dataset.partition for dataset in DATASETS.values() if dataset.partition},
     "market_data_v2": "year",
-    "options_iv": "quarter",
-    "trades": "day",
-    "quotes": "day",
     "trades_raw": "day",
 }
 
