@@ -21,8 +21,8 @@ _EXAMPLES: Final[dict[str, Any]] = {
     "execution_date": "2020-08-31", "amount": 0.26, "split_from": 1, "split_to": 4, "fiscal_year": 2025,
     "fiscal_quarter": 3, "eps_estimate": 1.77, "eps_actual": 1.85, "contract": "AAPL261218C00200000",
     "option_type": "call", "expiration": "2026-12-18", "strike": 200, "iv": 0.25, "delta": 0.55, "news_id": "8a41f2",
-    "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1, "period": "5m", "kind": "global_accounts",
-    "rate_type": "Regular", "side": "long", "liquidation_id": "1772323200000-1",
+    "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1, "period": "5m",
+    "kind": "global_accounts", "rate_type": "Regular", "side": "long", "liquidation_id": "1772323200000-1",
 }  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
