@@ -1,9 +1,9 @@
-"""Schema revision 0016: the statements are in the SQL file beside."""
+"""Schema revision 0017: the statements are in the SQL file beside."""
 
 from market_data.storage.server.migration_files import apply_sql
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 
 def upgrade() -> None:
