@@ -48,6 +48,7 @@ class Dataset:
         lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
         partition: the length of a partition of its table; None for one table without.
         backfill: how its past is filled; None where no source tells it.
+        withdrawable: whether a source may take an entry back, by a complete answer without it.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Dataset:
     lasting: frozenset[str] = frozenset()
     partition: Literal["day", "quarter", "year"] | None = None
     backfill: Backfill | None = None
+    withdrawable: bool = False
 
     @property
     def table(self) -> str:
@@ -188,13 +190,14 @@ LIQUIDATIONS: Final = Dataset(
     about="Forced orders of [start, end), per source. Streams tell a sample of them.",
 )  # fmt: skip
 DIVIDENDS: Final = Dataset(
-    "dividends", records.Dividend, ("ex_date", "dividend_type"), time="ex_date",
+    "dividends", records.Dividend, ("ex_date", "dividend_type", "component"), time="ex_date", withdrawable=True,
     lasting=frozenset({"currency", "declaration_date", "record_date", "pay_date", "frequency"}),
     about="Dividends with their ex-date in [start, end), per source; the newest version of each.",
     backfill=Backfill(name="dividends", days=3650, ahead=90, chunk=timedelta(days=3800)),
 )  # fmt: skip
 SPLITS: Final = Dataset(
-    "splits", records.StockSplit, ("execution_date",), time="execution_date", stored_as="stock_splits",
+    "splits", records.StockSplit, ("execution_date", "component"), time="execution_date", stored_as="stock_splits",
+    withdrawable=True,
     about="Splits executed in [start, end), per source; the newest version of each.",
     backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=3800)),
 )  # fmt: skip

@@ -146,7 +146,9 @@ class Dividend(Record):
     frequency: int | None = None
     """Payments a year."""
     dividend_type: str = "cash"
-    """cash, special …: two of different types may share an ex-date."""
+    """cash, special, capital_gain …: two of different types may share an ex-date."""
+    component: int = 1
+    """Counts what a source tells of one type for one ex-date: parts of a payment, or other currencies."""
     notes: str | None = None
 
 
@@ -156,6 +158,8 @@ class StockSplit(Record):
     execution_date: date
     split_from: Exact
     split_to: Exact
+    component: int = 1
+    """Counts the ratios that a source tells for one day."""
     notes: str | None = None
 
 

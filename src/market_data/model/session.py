@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ FIRST_MONDAY_MICROS = 4 * DAY_MICROS
 ALWAYS_OPEN = "24/7"
 # Before this year no calendar is built; exchange_calendars would answer, from rules it does not warrant.
 FIRST_SESSION = "1990-01-01"
+# Weekdays are counted where no calendar is warranted.
+CALENDAR_YEARS = (1990, 2040)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +70,18 @@ def sessions(calendar: str, start: int, end: int) -> tuple[NDArray[np.int64], ND
     opens, closes = _schedule(calendar, _horizon_year(end))
     first, last = np.searchsorted(opens, (start, end))
     return opens[first:last], closes[first:last]
+
+
+def sessions_apart(calendar: str, first: date, second: date) -> int:
+    """How many sessions later than the one date the other is; negative when it is earlier."""
+    if calendar == ALWAYS_OPEN:
+        return (second - first).days
+    if min(first, second).year < CALENDAR_YEARS[0] or max(first, second).year > CALENDAR_YEARS[1]:
+        return int(np.busday_count(first, second))
+    ends = [datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1) for day in (first, second)]
+    opens, _ = _schedule(calendar, _horizon_year(to_micros(max(ends))))
+    before, after = np.searchsorted(opens, [to_micros(end) for end in ends])
+    return int(after - before)
 
 
 def session_date(calendar: str, moment: datetime) -> str:

@@ -154,8 +154,8 @@ def test_recorded_dividends() -> None:
 def test_recorded_splits() -> None:
     frame = parse_splits(recorded("massive_spec/examples/v3_reference_splits.json"))
     assert frame.rows() == [
-        (date(2020, 8, 31), Decimal(1), Decimal(4), None),
-        (date(2005, 2, 28), Decimal(1), Decimal(2), None),
+        (date(2020, 8, 31), Decimal(1), Decimal(4), None, None),
+        (date(2005, 2, 28), Decimal(1), Decimal(2), None, None),
     ]
 
 
@@ -181,7 +181,8 @@ def test_dividends_as_declared_from_the_new_endpoint() -> None:
     assert frame.select("ex_date", "amount", "dividend_type", "notes").rows() == [
         (date(2025, 1, 10), Decimal("0.24"), "cash", None),
         (date(2025, 2, 10), Decimal("1.5"), "special", None),
-        (date(2025, 2, 10), Decimal("0.3"), "cash", "sum_of_2"),
+        (date(2025, 2, 10), Decimal("0.25"), "cash", None),
+        (date(2025, 2, 10), Decimal("0.05"), "cash", None),
     ]
     params = source.requests[-2].url.params
     assert (params["ex_dividend_date.gte"], params["ex_dividend_date.lt"]) == ("2025-01-01", "2025-03-01")
@@ -194,7 +195,7 @@ def test_the_old_endpoint_where_the_new_one_is_not_to_be_had(refusal: httpx.Resp
         source.lists["/stocks/v1/splits"] = refusal
     row = {"execution_date": "2025-02-03", "split_from": 2, "split_to": 3, "ticker": "AAPL"}
     source.lists["/v3/reference/splits"] = [[row]]
-    assert fetch(source, SPLITS).rows() == [(date(2025, 2, 3), Decimal(2), Decimal(3), None)]
+    assert fetch(source, SPLITS).rows() == [(date(2025, 2, 3), Decimal(2), Decimal(3), None, None)]
 
 
 def test_earnings() -> None:

@@ -93,7 +93,7 @@ def test_recorded_dividends() -> None:
 
 
 def test_splits() -> None:
-    assert fetch(fake.Source(), SPLITS).rows() == [(date(2025, 2, 25), Decimal(1), Decimal(2), None)]
+    assert fetch(fake.Source(), SPLITS).rows() == [(date(2025, 2, 25), Decimal(1), Decimal(2), None, None)]
     assert fetch(fake.Source(), SPLITS, end=datetime(2025, 2, 1, tzinfo=UTC)).height == 0
 
 

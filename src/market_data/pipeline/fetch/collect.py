@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import polars as pl
 import structlog
 
-from market_data.model.dataset import OPTIONS, TRADES, Dataset
+from market_data.model.dataset import OPTIONS, SPLITS, TRADES, Dataset
 from market_data.model.errors import (
     ConnectionLost,
     MalformedPayload,
@@ -29,13 +29,16 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
 from market_data.model.records import Observation
 from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.write.believe import settle
 from market_data.pipeline.write.chain import Carry, completed, paid_last_year
 from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.normalise import numbered
 from market_data.pipeline.write.observe import LATEST
 from market_data.pipeline.write.validate import validate_facts
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.series.due import lock_instrument, note_due
 from market_data.storage.series.present import Counts
+from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import audit
@@ -132,7 +135,8 @@ class Collector:
     def _store(self, dataset: Dataset, instrument: Instrument, page: Page, span: TimeRange, run_id: UUID) -> Counts:
         if (extent := _extent(dataset, page.frame)) is not None:
             prepare_fact_partitions(self.database, dataset, extent)
-        checked = validate_facts(dataset, page.frame, self.shelves.reference_rules)
+        frame = numbered(dataset, page.frame)
+        checked = validate_facts(dataset, frame, self.shelves.reference_rules)
         accepted = checked.accepted
         if dataset is OPTIONS:
             carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, self.clock()))
@@ -148,7 +152,9 @@ class Collector:
             origin = Provenance(source=page.source, now=now, run_id=run_id)
             appended = append(connection, self.database, dataset, instrument, accepted, origin)
             quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
-            counts = appended.counts + Counts(unchanged=checked.repeated, rejected=checked.rejected.height)
+            # Told twice in one answer: the same row, and counted as such.
+            repeated = checked.repeated + page.frame.height - frame.height
+            counts = appended.counts + Counts(unchanged=repeated, rejected=checked.rejected.height)
             if issubclass(dataset.record, Observation) and appended.changed.height:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
@@ -156,7 +162,15 @@ class Collector:
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
             return counts
 
-        return self.database.retrying_transaction(transaction)
+        counts = self.database.retrying_transaction(transaction)
+        if dataset is SPLITS:
+            self._settle(instrument)
+        return counts
+
+    def _settle(self, instrument: Instrument) -> None:
+        """What is believed of splits follows from what was just told, with the prices that are stored."""
+        reader = Reader(self.database)
+        self.database.retrying_transaction(lambda connection: settle(connection, reader, instrument, self.clock()))
 
     def _reached(self, dataset: Dataset, changed: pl.DataFrame) -> TimeRange:
         """Open times of all candles that may be derived from a changed value."""

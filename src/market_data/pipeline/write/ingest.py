@@ -16,6 +16,7 @@ from market_data.model.dataset import UTC_MICROS
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import TimeRange
+from market_data.pipeline.write.believe import settle_near
 from market_data.pipeline.write.change import Change, apply
 from market_data.pipeline.write.derive import Shelves, fact_score
 from market_data.pipeline.write.gaps import note_batch
@@ -115,7 +116,10 @@ def ingest(
         return attempt
 
     try:
-        return database.retrying_transaction(transaction)
+        stored = database.retrying_transaction(transaction)
+        if accepted.height:
+            settle_near(database, batch.series.instrument, extent_of(accepted["timestamp"]), clock)
+        return stored
     except MarketDataError:
         raise
     except Exception as error:  # what breaks between fetching and storing is computing: its log is kept

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from market_data.model.dataset import CANDLES, UTC_MICROS, nearest_double
+from market_data.model.dataset import CANDLES, UTC_MICROS, Dataset, nearest_double
 from market_data.model.instrument import Series
 from market_data.model.session import grid
 from market_data.model.timeframe import TimeRange
@@ -43,3 +43,16 @@ def as_doubles(rows: pl.DataFrame) -> pl.DataFrame:
 def closed_by(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """`rows` without those that end after `now`: an open candle is not a candle yet."""
     return rows.filter(pl.col("end").is_null() | (pl.col("end") <= now))
+
+
+def numbered(dataset: Dataset, frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows of an answer, `component` counting those that share the rest of their key; the same row told twice is one.
+
+    Two rows are the same when all that matters to a reader agrees: the amount or ratio, its kind and its currency.
+    """
+    if "component" not in dataset.key:
+        return frame
+    rest = [name for name in dataset.key if name != "component"]
+    told = [name for name in ("amount", "currency", "split_from", "split_to") if name in frame.columns]
+    once = frame.unique([*rest, *told], keep="first", maintain_order=True)
+    return once.with_columns(component=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over(rest))

@@ -80,7 +80,7 @@ async def news(client: Client, listing: Listing, span: TimeRange, now: datetime)
 def parse_dividends(results: list[Any]) -> pl.DataFrame:
     """Dividends in their schema, from the new endpoint or the old.
 
-    Amounts of one type and ex-date (a return of capital beside a dividend) are one row with their sum.
+    Several amounts of one type and ex-date (a return of capital beside a dividend) are rows of their own.
 
     Raises:
         MalformedPayload: when a row lacks what a dividend needs.
@@ -98,13 +98,7 @@ def parse_dividends(results: list[Any]) -> pl.DataFrame:
         }
         for row in _objects(results)
     ]
-    frame = rows_frame(DIVIDENDS, rows, required=("ex_date", "amount"))
-    single = frame.group_by(DIVIDENDS.key, maintain_order=True).agg(
-        pl.col("amount").sum(),
-        pl.when(pl.len() > 1).then(pl.format("sum_of_{}", pl.len())).alias("notes"),
-        pl.exclude("amount", "notes").first(),
-    )
-    return DIVIDENDS.conform(single)
+    return rows_frame(DIVIDENDS, rows, required=("ex_date", "amount"))
 
 
 def parse_splits(results: list[Any]) -> pl.DataFrame:
@@ -114,7 +108,7 @@ def parse_splits(results: list[Any]) -> pl.DataFrame:
         MalformedPayload: when a row lacks what a split needs.
     """
     rows = [{name: row.get(name) for name in SPLITS.schema} for row in _objects(results)]
-    return rows_frame(SPLITS, rows, required=("execution_date", "split_from", "split_to")).unique(maintain_order=True)
+    return rows_frame(SPLITS, rows, required=("execution_date", "split_from", "split_to"))
 
 
 def parse_earnings(results: list[Any]) -> pl.DataFrame:

@@ -65,6 +65,8 @@ def append(
         inserted: keys this source had not given before; updated: keys whose values it amended; unchanged: the rest.
     """
     rows = _without_null_lists(dataset, dataset.conform(frame))
+    if "component" in dataset.key:
+        rows = rows.with_columns(pl.col("component").fill_null(1))
     unique = rows.unique(dataset.key, keep="first", maintain_order=True)
     if unique.is_empty():
         return Appended(Counts(rejected=rows.height), unique)
@@ -73,6 +75,9 @@ def append(
     joined = joined.with_columns(pl.coalesce(name, f"{name}_known").alias(name) for name in sorted(dataset.lasting))
     found = pl.col("revision").is_not_null()
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_known")) for name in dataset.values)
+    if dataset.withdrawable:
+        # Told again after it was taken back: a new version, whatever it says.
+        same &= ~pl.col("withdrawn").fill_null(value=False)
     stays = same if dataset.versioned else pl.lit(value=True)
     judged = joined.with_columns(
         verdict=pl.when(~found)
@@ -111,6 +116,7 @@ def _known(
         parameters += [rows[dataset.time].min(), rows[dataset.time].max()]
     key, columns = ", ".join(dataset.order), ", ".join(dataset.schema)
     versions = ("known_from, revision", ", known_from DESC") if dataset.versioned else ("1 AS revision", "")
+    columns += ", withdrawn" if dataset.withdrawable else ""
     known = database.frame(
         f"SELECT DISTINCT ON ({key}) {columns}, {versions[0]} FROM {dataset.table} "
         f"WHERE {' AND '.join(where)} ORDER BY {key}{versions[1]}",

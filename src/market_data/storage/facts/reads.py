@@ -118,9 +118,13 @@ def _newest(query: FactQuery, after: Sequence[Any] | None = None) -> tuple[str, 
         fixed.append(("known_from <= %s", [query.as_of]))
     key = ", ".join(dataset.order)
     inner, first = _joined(fixed)
+    told = ""
+    if dataset.withdrawable:
+        told = ", withdrawn"
+        changeable.append(("NOT withdrawn", []))
     outer, second = _joined(changeable)
-    newest = f"SELECT DISTINCT ON ({key}) {columns} FROM {dataset.table}{inner} ORDER BY {key}, known_from DESC"
-    return f"SELECT * FROM ({newest}) AS newest{outer}", [*first, *second]
+    newest = f"SELECT DISTINCT ON ({key}) {columns}{told} FROM {dataset.table}{inner} ORDER BY {key}, known_from DESC"
+    return f"SELECT {columns} FROM ({newest}) AS newest{outer}", [*first, *second]
 
 
 def _conditions(query: FactQuery) -> tuple[Conditions, Conditions]:
