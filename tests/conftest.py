@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from market_data.bootstrap import declared_features
 from market_data.storage.server import migrate
 from market_data.storage.server.database import Database
 from market_data.storage.server.embedded import EmbeddedServer
@@ -75,6 +76,7 @@ def template(postgres: EmbeddedServer) -> str:
         if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
             _create(admin, "being_migrated", None)
             with Database.open(make_conninfo(postgres.conninfo(), dbname="being_migrated"), None) as database:
+                declared_features()
                 migrate.upgrade(database)
             admin.execute(sql.SQL("ALTER DATABASE being_migrated RENAME TO {}").format(sql.Identifier(TEMPLATE)))
     return TEMPLATE

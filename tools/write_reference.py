@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `reference` is beside this file, wherever it is run from
 
+from market_data.bootstrap import declared_features
 from market_data.storage.server import migrate
 from market_data.storage.server.database import Database
 from market_data.storage.server.embedded import EmbeddedServer
@@ -43,6 +44,7 @@ if __name__ == "__main__":
         EmbeddedServer(Path(folder) / "server") as server,
         Database.open(server.conninfo(), None) as opened,
     ):
+        declared_features()
         migrate.upgrade(opened)
         written = pages(opened)
     for name, text in written.items():

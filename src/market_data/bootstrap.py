@@ -34,6 +34,7 @@ from market_data.storage.series.own_features import declare, own_among
 from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import upgrade
+from market_data.storage.server.migration_files import declare_features
 from market_data.storage.work.state import keep_apart
 from market_data.storage.work.summaries import Summaries
 from market_data.storage.work.tracked import Tracked, tracked
@@ -176,6 +177,14 @@ class App:
         return quality_of(Summaries(self.database), instrument, days, self.clock())
 
 
+def declared_features() -> dict[str, Feature]:
+    """The features of the package and of other packages; the schema knows the package's own as its columns."""
+    found = collect(feature_shelf, Feature)
+    ours = f"{feature_shelf.__name__}."
+    declare_features({name: each.sql_type for name, each in found.items() if each.function.__module__.startswith(ours)})
+    return found
+
+
 def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:
     """Every feature and rule that is declared: in the package, by other packages, and in files of the user's own.
 
@@ -183,7 +192,7 @@ def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:
         ConfigError: saying what is wrong with a file.
     """
     rules = collect(rule_shelf, Rule).values()
-    ours = collect(feature_shelf, Feature)
+    ours = declared_features()
     for name in own_among(list(ours)):
         check(ours[name], f"entry point of {feature_shelf.__name__}")
     return Shelves(

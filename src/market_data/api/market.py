@@ -22,7 +22,7 @@ from market_data.api.arguments import (
 from market_data.api.bodies import Form, accepted
 from market_data.api.fact_documents import FACT_PAGES
 from market_data.api.problems import described
-from market_data.api.rows import CANDLE_COLUMNS, ENRICHED_COLUMNS, CandlesPage, FeaturesPage
+from market_data.api.rows import CANDLE_COLUMNS, CandlesPage, FeaturesPage, enriched_columns
 from market_data.api.selections import Candles, Facts, adjustment_of
 from market_data.api.served import Backing
 from market_data.model.dataset import SERVED, Dataset
@@ -75,7 +75,7 @@ def features(
     wanted = Candles(
         served=served,
         series=Series(served.known_instrument(symbol, asset_class), one_timeframe(timeframe)),
-        columns=(*ENRICHED_COLUMNS, *served.app.shelves.own),
+        columns=enriched_columns(served.app.shelves.features),
         span=time_range(start, end),
         oldest_first=start is not None,
         limit=limit,

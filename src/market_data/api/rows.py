@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from market_data.api.documents import Class, Document, Exact, Frame, Score, SymbolName, Time
+from market_data.bootstrap import declared_features
+from market_data.model.feature import Feature
 
 
 class CandleRow(Document):
@@ -44,6 +47,16 @@ class CandleRow(Document):
     created_at: Time
 
 
+def _with_features(schema: dict[str, Any]) -> None:
+    """Name the fields that the shelf of features declares, with their units; the operator's own have any name."""
+    schema["additionalProperties"] = {"type": ["number", "string", "null"]}
+    for name, feature in declared_features().items():
+        kind = {"type": "string", "enum": list(feature.labels)} if feature.labels else {"type": "number"}
+        about = f"{feature.sections['Summary']} In {feature.unit}."
+        schema["properties"][name] = {"anyOf": [kind, {"type": "null"}], "title": name, "description": about}
+        schema["required"].append(name)
+
+
 class EnrichedRow(CandleRow):
     """A candle with what the exchange published about it and the features computed from it.
 
@@ -53,7 +66,7 @@ class EnrichedRow(CandleRow):
     model_config = ConfigDict(
         use_attribute_docstrings=True,
         extra="allow",
-        json_schema_extra={"additionalProperties": {"type": ["number", "string", "null"]}},
+        json_schema_extra=_with_features,
     )
 
     open_interest: Exact | None
@@ -61,29 +74,6 @@ class EnrichedRow(CandleRow):
     liquidations_long: Exact | None
     liquidations_short: Exact | None
     taker_sell_volume: Exact | None
-    return_1h: float | None
-    """Percent."""
-    return_1d: float | None
-    """Percent."""
-    volatility_20: float | None
-    """Percent."""
-    volatility_50: float | None
-    """Percent."""
-    atr: float | None
-    trend_direction: Literal["up", "down", "neutral"] | None
-    market_structure: Literal["bullish", "bearish", "range"] | None
-    rolling_volume_20: float | None
-    delta: float | None
-    buy_sell_ratio: float | None
-    liquidation_intensity: float | None
-    volume_spike_score: float | None
-    long_short_ratio: float | None
-    funding_rate_percentile: float | None
-    exchange_inflow: float | None
-    open_interest_change: float | None
-    """Percent."""
-    sma_20: float | None
-    sma_50: float | None
     feature_version: str | None
 
 
@@ -116,4 +106,8 @@ class FeaturesPage(Document):
 
 
 CANDLE_COLUMNS: Final = tuple(CandleRow.model_fields)
-ENRICHED_COLUMNS: Final = tuple(EnrichedRow.model_fields)
+
+
+def enriched_columns(features: Iterable[Feature]) -> tuple[str, ...]:
+    """The columns of an enriched row: the candle, what the exchange published, the features."""
+    return (*EnrichedRow.model_fields, *(feature.name for feature in features))

@@ -20,8 +20,10 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Apply the migrations that are pending, then verify tables and columns. Safe to run again."""
     from dataclasses import asdict
 
+    from market_data.bootstrap import declared_features
     from market_data.storage.server import migrate
 
+    declared_features()
     invocation: Invocation = context.obj
     with invocation.database() as database:
         with waiting("migrating"):
@@ -37,9 +39,11 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     """Say where the schema stands, and which features of your own have columns; exits 1 when migrations are pending."""
     from dataclasses import asdict
 
+    from market_data.bootstrap import declared_features
     from market_data.storage.series.own_features import stored
     from market_data.storage.server import migrate
 
+    declared_features()
     invocation: Invocation = context.obj
     with invocation.database() as database:
         found = migrate.status(database)
@@ -48,7 +52,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
             "schema": found.current,
             "program": found.head,
             "up_to_date": found.up_to_date,
-            "pending": list(found.pending),
+            "pending": [*found.pending, *(f"column {name}" for name in found.features)],
         }
         own = [asdict(each) for each in stored(database)] if found.up_to_date else []
     if as_json:
@@ -68,8 +72,10 @@ def sql(
     ] = None,
 ) -> None:
     """Print the statements of an upgrade, for a DBA who runs them by hand."""
+    from market_data.bootstrap import declared_features
     from market_data.storage.server import migrate
 
+    declared_features()
     typer.echo(migrate.sql(after=after), nl=False)
 
 

@@ -61,6 +61,11 @@ class Feature:
         """Polars type of the column."""
         return pl.String() if self.labels else pl.Float64()
 
+    @property
+    def sql_type(self) -> str:
+        """PostgreSQL's type of the column."""
+        return "text" if self.labels else "double precision"
+
     @cached_property
     def sections(self) -> dict[str, str]:
         """The docstring in parts: `Summary`, `Formula`, `Null`, `Source`, each one line of text."""

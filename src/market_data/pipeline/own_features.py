@@ -14,7 +14,7 @@ from market_data.model.feature import Feature
 from market_data.model.proof import prove_on_trials
 from market_data.pipeline.write.observe import SOURCE_VALUES
 from market_data.shelf import collect_file
-from market_data.storage.series.own_features import present_columns
+from market_data.storage.server.migration_files import present_columns
 
 # PostgreSQL cuts longer names off.
 LONGEST_NAME: Final = 63

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Final
 
 import polars as pl
@@ -17,7 +16,7 @@ from market_data.model.feature import Feature
 from market_data.model.instrument import Series
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import LOCK_KEY
-from market_data.storage.server.migration_files import declared_columns
+from market_data.storage.server.migration_files import present_columns
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.copy_in import copy_in
 from market_data.storage.wire.copy_out import copy_out
@@ -39,15 +38,10 @@ class Stored:
     declared_at: datetime
 
 
-@cache
-def present_columns() -> frozenset[str]:
-    """The columns of market_data_v2: what has another name is a feature of the user's own."""
-    return frozenset(declared_columns()["market_data_v2"])
-
-
 def own_among(names: Sequence[str]) -> list[str]:
     """Those of the names that are columns of the user's own."""
-    return [name for name in names if name not in present_columns()]
+    present = present_columns()
+    return [name for name in names if name not in present]
 
 
 def stored(database: Database) -> list[Stored]:
@@ -94,9 +88,9 @@ def _new(features: Sequence[Feature], known: Sequence[Stored]) -> list[Feature]:
     by_name = {each.name: each for each in known}
     for each in features:
         before = by_name.get(each.name)
-        if before is not None and before.type != _type(each):
+        if before is not None and before.type != each.sql_type:
             raise ConfigError(
-                f"feature {each.name} is stored as {before.type} and now gives {_type(each)}: give it another name"
+                f"feature {each.name} is stored as {before.type} and now gives {each.sql_type}: give it another name"
             )
     return [each for each in features if each.name not in by_name or by_name[each.name].version != each.version]
 
@@ -104,18 +98,14 @@ def _new(features: Sequence[Feature], known: Sequence[Stored]) -> list[Feature]:
 def _declare(connection: Connection, feature: Feature, now: datetime) -> None:
     connection.execute(
         sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {}").format(
-            sql.Identifier(TABLE), sql.Identifier(feature.name), sql.SQL(_type(feature))
+            sql.Identifier(TABLE), sql.Identifier(feature.name), sql.SQL(feature.sql_type)
         )
     )
     connection.execute(
         "INSERT INTO user_feature_definitions VALUES (%s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE "
         "SET unit = excluded.unit, version = excluded.version, declared_at = excluded.declared_at",
-        (feature.name, _type(feature), feature.unit, feature.version, now),
+        (feature.name, feature.sql_type, feature.unit, feature.version, now),
     )
-
-
-def _type(feature: Feature) -> str:
-    return "text" if feature.labels else "double precision"
 
 
 def selection(columns: Sequence[str] | None, own: Sequence[str], where: str, order: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import psycopg
 
 from market_data.model.errors import SchemaMismatch, StorageError
 from market_data.storage.server.database import Database
-from market_data.storage.server.migration_files import FOLDER, declared_columns, known_revisions
+from market_data.storage.server.migration_files import FOLDER, declared_columns, feature_columns, known_revisions
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.errors import sqlstate, translate, translated
 
@@ -30,11 +30,13 @@ class SchemaStatus:
     current: str | None
     head: str
     pending: tuple[str, ...]
+    features: tuple[str, ...] = ()
+    """Features of the program that have no column yet."""
 
     @property
     def up_to_date(self) -> bool:
         """True when there is nothing to do."""
-        return not self.pending
+        return not self.pending and not self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class UpgradeSummary:
     before: str | None
     after: str
     applied: tuple[str, ...]
+    features: tuple[str, ...]
     tables: int
     columns: int
     seconds: float
 
     def __str__(self) -> str:
-        done = f"applied {', '.join(self.applied)}" if self.applied else "nothing to apply"
+        steps = [*self.applied, *(f"column {name}" for name in self.features)]
+        done = f"applied {', '.join(steps)}" if steps else "nothing to apply"
         return (
             f"schema {self.before or 'empty'} → {self.after}: {done}; "
             f"{self.tables} tables with {self.columns} columns verified in {self.seconds:.1f} s"
@@ -98,6 +102,9 @@ def upgrade(database: Database) -> UpgradeSummary:
         before = _status(connection)
         if before.pending:
             _apply(connection, conninfo)
+        features = _missing_features(connection)
+        for name in features:
+            connection.execute(_add_column(name))
         problems = missing_columns(connection)
     if problems:
         raise SchemaMismatch(
@@ -109,6 +116,7 @@ def upgrade(database: Database) -> UpgradeSummary:
         before=before.current,
         after=before.head,
         applied=before.pending,
+        features=features,
         tables=len(declared),
         columns=sum(map(len, declared.values())),
         seconds=time.monotonic() - started,
@@ -119,7 +127,8 @@ def sql(*, after: str | None = None) -> str:
     """The statements an upgrade would run, for a DBA: from an empty database, or from revision `after`."""
     printed = io.StringIO()
     _run_alembic(output=printed, after=after)
-    return printed.getvalue()
+    columns = [f"{_add_column(name)};" for name in feature_columns()]
+    return "\n".join([printed.getvalue(), *columns, *([""] if columns else [])])
 
 
 def missing_columns(connection: Connection) -> list[str]:
@@ -154,7 +163,22 @@ def _status(connection: Connection) -> SchemaStatus:
             "install the newer program (pip install --upgrade market-data-platform), or use another database."
         )
     pending = known if current is None else known[known.index(current) + 1 :]
-    return SchemaStatus(current=current, head=known[-1], pending=pending)
+    features = tuple(feature_columns()) if current is None else _missing_features(connection)
+    return SchemaStatus(current=current, head=known[-1], pending=pending, features=features)
+
+
+def _missing_features(connection: Connection) -> tuple[str, ...]:
+    declared = feature_columns()
+    if not declared:
+        return ()
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('market_data_v2') AND NOT attisdropped"
+    )
+    return tuple(declared.keys() - {name for (name,) in found})
+
+
+def _add_column(name: str) -> str:
+    return f'ALTER TABLE market_data_v2 ADD COLUMN IF NOT EXISTS "{name}" {feature_columns()[name]}'
 
 
 def _apply(connection: Connection, conninfo: str) -> None:
