@@ -49,7 +49,7 @@ STAYS = {
 }
 COMMAND_SECONDS = 180
 BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n)?"
+    r"(?: *<!-- (?:not run: (?P<reason>[^\n]*)|(?P<recipe>in|at the end of) [^\n]*) -->\n)?"
     r"^ *```(?P<kind>console|python|sh)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
@@ -73,6 +73,7 @@ class Block:
     commands: tuple[str, ...]
     not_run: str | None
     title: str | None
+    recipe: str | None = None
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -84,7 +85,8 @@ def blocks(text: str) -> Iterator[Block]:
         else:
             assert found["kind"] == "console", "shell lines stand in ```console, each after `$ `"
             commands = [line.removeprefix("$ ").strip() for line in body.splitlines() if line.startswith("$ ")]
-        yield Block(found["kind"], tuple(commands), found["reason"], found["title"])
+        # What belongs into a file of the project is run by tests/recipes.
+        yield Block(found["kind"], tuple(commands), found["reason"], found["title"], found["recipe"])
 
 
 @dataclass
@@ -103,7 +105,7 @@ class Session:
         for block in blocks((ROOT / page).read_text(encoding="utf-8")):
             if block.title:
                 (self.folder / block.title).write_text(block.commands[0], encoding="utf-8")
-            if block.not_run is None:
+            if block.not_run is None and block.recipe is None:
                 for command in block.commands:
                     begun = time.monotonic()
                     self._one(page, block.kind, command)

@@ -221,10 +221,16 @@ def open_providers(settings: Settings) -> tuple[dict[str, Provider], list[Http]]
 
 
 def by_priority(settings: Settings, providers: Mapping[str, Provider]) -> dict[AssetClass, Sequence[Provider]]:
-    """Per asset class the providers to ask, first asked first."""
+    """Per asset class the providers to ask, first asked first; one that no priority names comes last, when ready."""
+    priority = settings.instruments.priority
+    named = {name for names in priority.values() for name in names}
+    others = [each for name, each in sorted(providers.items()) if name not in named and each.ready is None]
     return {
-        asset_class: [providers[name] for name in names if name in providers]
-        for asset_class, names in settings.instruments.priority.items()
+        asset_class: [
+            *(providers[name] for name in names if name in providers),
+            *(each for each in others if any(asset_class in able.asset_classes for able in each.capabilities)),
+        ]
+        for asset_class, names in priority.items()
     }
 
 

@@ -1,0 +1,116 @@
+"""Each guide to adding something is followed in a copy of the project, which counts the files it touched.
+
+A block after `<!-- in FILE -->` becomes that file; one after `<!-- at the end of FILE -->` is added to it. What a guide
+promises is then tried: the program with the new thing, and the tests that find it by themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".cache", "site", "results*"
+)
+BLOCK = re.compile(
+    r"^ *<!-- (?P<how>in|at the end of) (?P<file>\S+) -->\n *```\w+\n(?P<text>.*?)^ *```",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project in which a guide was followed."""
+
+    folder: Path
+    touched: list[str]
+
+    def run(self, *arguments: str) -> str:
+        """Run Python in the copy.
+
+        Returns:
+            what it printed.
+        """
+        environ = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=self.folder, env=environ, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        return done.stdout
+
+    def tests(self, *selection: str) -> None:
+        """Run tests of the copy; they must pass, and there must be some."""
+        assert " passed" in self.run("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *selection)
+
+
+Follow = Callable[[str], Project]
+
+
+@pytest.fixture
+def follow(tmp_path: Path) -> Follow:
+    """Follows a guide in a copy of the project."""
+
+    def followed(guide: str) -> Project:
+        folder = tmp_path / "project"
+        shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+        touched = []
+        for block in BLOCK.finditer((ROOT / "docs" / "howto" / f"{guide}.md").read_text(encoding="utf-8")):
+            path, text = folder / block["file"], textwrap.dedent(block["text"])
+            assert (block["how"] == "in") is not path.exists(), f"{block['file']} is there already, or not yet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text if block["how"] == "in" else f"\n\n{text}")
+            touched.append(block["file"])
+        return Project(folder, sorted(set(touched)))
+
+    return followed
+
+
+def test_a_feature_takes_a_function_and_an_example(follow: Follow) -> None:
+    project = follow("add-a-feature")
+    assert len(project.touched) == 2
+    assert 'ADD COLUMN IF NOT EXISTS "sma_10" double precision' in project.run("-m", "market_data", "db", "sql")
+    assert '"sma_10"' in project.run("-m", "market_data", "openapi")
+    project.tests(
+        "tests/features/test_worked_examples.py::test_the_mean_of_ten_closes",
+        "tests/storage/test_migrations.py::test_the_verification_knows_every_column",
+    )
+
+
+def test_a_rule_takes_a_function_and_a_row_that_breaks_it(follow: Follow) -> None:
+    project = follow("add-a-rule")
+    assert len(project.touched) == 2
+    project.tests(
+        "tests/rules/test_width.py",
+        "tests/rules/test_rules.py",
+        "tests/laws/test_rule_laws.py",
+        "-k",
+        "width or wide or named",
+    )
+
+
+def test_an_endpoint_takes_a_function(follow: Follow) -> None:
+    project = follow("add-an-endpoint")
+    assert len(project.touched) == 1
+    assert "/api/v1/data/stored/{symbol}" in project.run("-m", "market_data", "openapi")
+    project.tests("tests/doors/api/test_api_contract.py", "-k", "stored")
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("guide", ["add-a-feature", "add-a-rule", "add-an-endpoint"])
+def test_with_what_was_added_the_whole_project_holds(follow: Follow, guide: str) -> None:
+    project = follow(guide)
+    project.run("-m", "ruff", "check", "--quiet", "src")
+    for tool in ("reference", "alert_rules", "dashboard"):
+        project.run(f"tools/write_{tool}.py")
+    project.tests("--ignore=tests/recipes", "tests")
