@@ -15,7 +15,7 @@ import psycopg
 
 from bench.figures import RUNS, Figure, side_by_side
 from bench.rows import ORIGIN, minutes
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.write import ingest as story

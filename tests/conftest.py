@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from market_data.bootstrap import declared_features
+from market_data.bootstrap.shelves import declared_features
 from market_data.storage.server import migrate
 from market_data.storage.server.database import Database
 from market_data.storage.server.embedded import EmbeddedServer

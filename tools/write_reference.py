@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `reference` is beside this file, wherever it is run from
 
-from market_data.bootstrap import declared_features
+from market_data.bootstrap.shelves import declared_features
 from market_data.storage.server import migrate
 from market_data.storage.server.database import Database
 from market_data.storage.server.embedded import EmbeddedServer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.errors import ConfigError
 from market_data.pipeline.own_features import violations
 from market_data.storage.series.own_features import declare, stored

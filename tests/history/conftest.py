@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import CANDLES, EXACT
 from market_data.pipeline.write.derive import Shelves
 from market_data.sandbox.recordings import FOLDER

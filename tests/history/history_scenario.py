@@ -8,7 +8,7 @@ from typing import Any
 from history_desk import Desk
 from history_steps import killing_at, stepping
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from history_desk import Desk
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.cli.app import app
 from market_data.model.dataset import DIVIDENDS, OPTIONS, Dataset
 from market_data.model.errors import UnsupportedRequest

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, Dataset
 from market_data.model.errors import MalformedPayload, ProviderUnavailable, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing, Series

@@ -9,7 +9,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import DIVIDENDS, NEWS, OPTIONS, SPLITS, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing

@@ -10,7 +10,7 @@ from uuid import uuid4
 import polars as pl
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series

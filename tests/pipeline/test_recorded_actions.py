@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import DIVIDENDS, SPLITS
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange

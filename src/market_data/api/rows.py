@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field
 
 from market_data.api.documents import Class, Document, Exact, Frame, Score, SymbolName, Time
-from market_data.bootstrap import declared_features
+from market_data.bootstrap.shelves import declared_features
 from market_data.model.feature import Feature
 
 

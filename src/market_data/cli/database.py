@@ -20,7 +20,7 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Apply the migrations that are pending, then verify tables and columns. Safe to run again."""
     from dataclasses import asdict
 
-    from market_data.bootstrap import declared_features
+    from market_data.bootstrap.shelves import declared_features
     from market_data.storage.server import migrate
 
     declared_features()
@@ -39,7 +39,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     """Say where the schema stands, and which features of your own have columns; exits 1 when migrations are pending."""
     from dataclasses import asdict
 
-    from market_data.bootstrap import declared_features
+    from market_data.bootstrap.shelves import declared_features
     from market_data.storage.series.own_features import stored
     from market_data.storage.server import migrate
 
@@ -72,7 +72,7 @@ def sql(
     ] = None,
 ) -> None:
     """Print the statements of an upgrade, for a DBA who runs them by hand."""
-    from market_data.bootstrap import declared_features
+    from market_data.bootstrap.shelves import declared_features
     from market_data.storage.server import migrate
 
     declared_features()

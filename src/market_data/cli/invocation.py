@@ -75,7 +75,7 @@ class Invocation:
     @contextmanager
     def sources(self) -> Iterator[tuple[Settings, Mapping[str, Provider], Sequence[Http]]]:
         """The settings, every enabled provider and their connections, without a database."""
-        from market_data.bootstrap import open_providers
+        from market_data.bootstrap.shelves import open_providers
 
         with self._served() as settings:
             yield settings, *open_providers(settings)

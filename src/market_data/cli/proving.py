@@ -104,7 +104,7 @@ def _checked(
 
 def prove_features(invocation: Invocation, path: Path | None, seed: int, *, as_json: bool) -> None:
     """Hold every feature of a file, or every one in use, to the laws; say where one is broken."""
-    from market_data.bootstrap import open_shelves
+    from market_data.bootstrap.shelves import open_shelves
     from market_data.model.proof import prove_on_trials
     from market_data.pipeline.own_features import TRIALS, own_features
 

@@ -7,34 +7,26 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from market_data import features as feature_shelf
-from market_data import providers as provider_shelf
-from market_data import rules as rule_shelf
-from market_data.config import Settings, provider_settings, reject_unknown_providers
-from market_data.model.dataset import CANDLES
-from market_data.model.feature import Feature
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.bootstrap.shelves import by_priority, open_providers, open_shelves
+from market_data.config import Settings
+from market_data.model.instrument import Instrument
 from market_data.model.provider import Provider
-from market_data.model.rule import Rule
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
 from market_data.pipeline.fetch.collect import Collector
 from market_data.pipeline.fetch.enrich import Enricher
 from market_data.pipeline.fetch.heal import Healer
-from market_data.pipeline.own_features import check, own_features, violations
+from market_data.pipeline.own_features import violations
 from market_data.pipeline.read.status import Standings, quality_of
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.recompute import Recomputation
-from market_data.shelf import collect, collect_classes
-from market_data.storage.series.own_features import declare, own_among
+from market_data.storage.series.own_features import declare
 from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import upgrade
-from market_data.storage.server.migration_files import declare_features
 from market_data.storage.work.state import keep_apart
 from market_data.storage.work.summaries import Summaries
 from market_data.storage.work.tracked import Tracked, tracked
@@ -175,63 +167,6 @@ class App:
     def quality(self, instrument: Instrument, days: int) -> dict[str, Any]:
         """How good an instrument's data is; see `pipeline.status.quality_of`."""
         return quality_of(Summaries(self.database), instrument, days, self.clock())
-
-
-def declared_features() -> dict[str, Feature]:
-    """The features of the package and of other packages; the schema knows the package's own as its columns."""
-    found = collect(feature_shelf, Feature)
-    ours = f"{feature_shelf.__name__}."
-    declare_features({name: each.sql_type for name, each in found.items() if each.function.__module__.startswith(ours)})
-    return found
-
-
-def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:
-    """Every feature and rule that is declared: in the package, by other packages, and in files of the user's own.
-
-    Raises:
-        ConfigError: saying what is wrong with a file.
-    """
-    rules = collect(rule_shelf, Rule).values()
-    ours = declared_features()
-    for name in own_among(list(ours)):
-        check(ours[name], f"entry point of {feature_shelf.__name__}")
-    return Shelves(
-        features=(*ours.values(), *own_features(own_files, ours).values()),
-        rules=tuple(rule for rule in rules if rule.dataset is CANDLES),
-        reference_rules=tuple(rule for rule in rules if rule.dataset is not CANDLES),
-    )
-
-
-def open_providers(settings: Settings) -> tuple[dict[str, Provider], list[Http]]:
-    """Every enabled provider by name, and their HTTP clients.
-
-    Raises:
-        ConfigError: when a setting of a provider is unknown or wrong, or the settings name a provider nobody declares.
-    """
-    kinds = collect_classes(provider_shelf, Provider)  # type: ignore[type-abstract]
-    reject_unknown_providers(settings, kinds)
-    opened: dict[str, Provider] = {}
-    connections: list[Http] = []
-    for name, kind in kinds.items():
-        own = provider_settings(settings.providers.get(name, {}), kind.Settings, name, settings.origins)
-        if own.enabled:
-            connections.append(Http(name, own))
-            opened[name] = kind(own, connections[-1])
-    return opened, connections
-
-
-def by_priority(settings: Settings, providers: Mapping[str, Provider]) -> dict[AssetClass, Sequence[Provider]]:
-    """Per asset class the providers to ask, first asked first; one that no priority names comes last, when ready."""
-    priority = settings.instruments.priority
-    named = {name for names in priority.values() for name in names}
-    others = [each for name, each in sorted(providers.items()) if name not in named and each.ready is None]
-    return {
-        asset_class: [
-            *(providers[name] for name in names if name in providers),
-            *(each for each in others if any(asset_class in able.asset_classes for able in each.capabilities)),
-        ]
-        for asset_class, names in priority.items()
-    }
 
 
 @contextmanager
