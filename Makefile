@@ -60,8 +60,8 @@ coverage: $(DEV_STAMP) ## run the tests and report what they cover; slower
 prove: $(DEV_STAMP) ## run the slow proofs: faults, kills, large inputs
 	@$(BIN)/pytest -q -n 0 -m prove
 
-bench: $(BENCH_STAMP) ## measure; prints a table and writes bench/results.json
-	@$(BIN)/python -m bench
+bench: $(BENCH_STAMP) ## measure; prints a table and writes bench/results.json; AGAINST=REVISION: in turns with another version
+	@$(BIN)/python -m bench $(if $(AGAINST),--against $(AGAINST) --pairs $(or $(PAIRS),20)) $(MODULES)
 
 reference: $(DEV_STAMP) ## regenerate docs/reference from the program
 	@$(BIN)/python tools/write_reference.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import RUNS, Figure
+from bench.machine import peak_mb
 
 # Whole months: their files are all there.
 START, END = datetime(2024, 10, 1, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ def _child(folder: str, mirror: str) -> None:
             assert report.counts.inserted == CANDLES, report
             assert report.sources == ["binance:archive"], report
     files.shutdown()
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rss = peak_mb()
     print(
         json.dumps(
             {"seconds": taken, "stages": {"unpack": unpack(), "parse": parse(), **report.seconds}, "rss_mb": rss}

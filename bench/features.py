@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 import market_data.features
-from bench.figures import Figure, side_by_side
+from bench.figures import Figure, interval, side_by_side
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument, Series
@@ -122,6 +122,7 @@ def one_series() -> Iterator[Figure]:
     yield Figure(
         name="features_100k_ms",
         value=taken["ours"] * 1e3,
+        spread=interval([seconds * 1e3 for seconds in taken.turns["ours"]]),
         unit="ms",
         target="<= 10",
         detail=f"{count}; median of {RUNS}",
@@ -135,7 +136,8 @@ def one_series() -> Iterator[Figure]:
     )
     yield Figure(
         name="features_vs_pandas",
-        value=slow["pandas"] / slow["ours"],
+        value=slow.ratio("pandas", "ours")[0],
+        spread=slow.ratio("pandas", "ours")[1],
         unit="x",
         target=">= 10",
         peer="the same formulas in vectorised pandas (bench/peers.py)",
@@ -143,7 +145,8 @@ def one_series() -> Iterator[Figure]:
     )
     yield Figure(
         name="features_vs_talib",
-        value=taken["five"] / taken["talib"],
+        value=taken.ratio("five", "talib")[0],
+        spread=taken.ratio("five", "talib")[1],
         unit="ratio",
         target="<= 1",
         peer="TA-Lib: two STDDEV of log returns, SMA of TRANGE, two SMA",
@@ -151,7 +154,8 @@ def one_series() -> Iterator[Figure]:
     )
     yield Figure(
         name="features_vs_memcpy",
-        value=taken["ours"] / taken["copy"],
+        value=taken.ratio("ours", "copy")[0],
+        spread=taken.ratio("ours", "copy")[1],
         unit="ratio",
         target="reported",
         peer="a copy of the input columns",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.figures import Figure
+from bench.machine import peak_mb
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
@@ -110,7 +110,7 @@ def _child(folder: str, what: str, workers: int, delay: float) -> None:
             job = app.jobs.job(receipt.job_id)
             assert job is not None
             assert not job.errors, job.errors
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rss = peak_mb()
     rows = sum(part.counts["inserted"] for part in job.parts)
     busy = None if before is None or after is None else (after[0] - before[0]) / (after[1] - before[1])
     print(json.dumps({"seconds": seconds, "rows": rows, "rss_mb": rss, "busy": busy}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.figures import RUNS, Figure
+from bench.figures import RUNS, Figure, interval
+from bench.machine import peak_mb
 
 CANDLES = 100_000
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
@@ -30,6 +30,7 @@ def measure() -> Iterator[Figure]:
     yield Figure(
         name="pipeline_100k_s",
         value=seconds,
+        spread=interval([run["seconds"] for run in runs]),
         unit="s",
         target="<= 4",
         detail=f"{CANDLES} one-minute candles, median of {RUNS}; {stages} s (fetching overlaps the rest); "
@@ -83,7 +84,7 @@ def _child(folder: str) -> None:
             first, second = reports
             assert (first.counts.inserted, second.counts.unchanged) == (CANDLES, CANDLES), (first, second)
     stages = {"parse": parse() / 2, **first.seconds}
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rss = peak_mb()
     print(json.dumps({"seconds": taken[0], "again": taken[1], "stages": stages, "rss_mb": rss}))
 
 

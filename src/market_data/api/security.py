@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from starlette.types import Scope as Connection
 from market_data.api.problems import Problem, problem_of
 from market_data.api.served import Served
 from market_data.model.errors import MarketDataError, TransientError
-from market_data.storage.work.keys import Key, Scope, any_key, find_key, hashed
+from market_data.storage.work.keys import Key, Scope, any_key, find_key, hashed, key_numbers, number_of
 
 OPEN_PATHS: Final = frozenset({"/healthz"})
 TRIGGER_PATHS: Final = ("/api/v1/enrichment/trigger", "/api/v1/enrichment/jobs/")
@@ -33,6 +34,8 @@ SECURITY_HEADERS: Final = {
 KEYS_SEEN_SECONDS: Final = 1.0
 # Wrong tokens remembered, so that trying them again costs no query; a token that is made later is another one.
 WRONG_TOKENS: Final = 10_000
+# How long a key that nobody knows waits for its answer; so many times a second at most the database is asked for it.
+UNKNOWN_WAIT_SECONDS: Final = 0.05
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -73,6 +76,32 @@ class Allowance:
         return 0.0
 
 
+class KnownKeys:
+    """Which keys were ever made: whoever tries others waits for the next of few reads, however many they are.
+
+    A key made a moment ago is known at its first use: an unknown one always waits for a read begun after it came.
+    """
+
+    def __init__(self, read: Callable[[], frozenset[UUID]]) -> None:
+        self._read = read
+        self._known: frozenset[UUID] = frozenset()
+        self._next: asyncio.Task[None] | None = None
+
+    async def knows(self, number: UUID) -> bool:
+        """Whether a key has that public part."""
+        if number not in self._known:
+            if self._next is None:
+                self._next = asyncio.create_task(self._soon())
+            await asyncio.shield(self._next)
+        return number in self._known
+
+    async def _soon(self) -> None:
+        await asyncio.sleep(UNKNOWN_WAIT_SECONDS)
+        # Whoever comes from now on might be too late for this read.
+        self._next = None
+        self._known = await run_in_threadpool(self._read)
+
+
 class Gate:
     """Lets requests pass that may; everything else is answered here."""
 
@@ -82,6 +111,7 @@ class Gate:
         self._beyond = listens_beyond
         self._allowance: Allowance | None = None
         self._wrong: OrderedDict[str, None] = OrderedDict()
+        self._keys: KnownKeys | None = None
         self._keys_exist: tuple[float, bool] = (float("-inf"), False)
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:  # noqa: D102  # ASGI
@@ -147,12 +177,17 @@ class Gate:
             self._keys_exist = (time.monotonic(), exist)
         return exist
 
+    def _known_keys(self, served: Served) -> KnownKeys:
+        self._keys = self._keys or KnownKeys(lambda: key_numbers(served.database))
+        return self._keys
+
     async def _key(self, served: Served, headers: Headers) -> Key:
         token = _token(headers)
         if token is None:
             raise _unauthorised("This needs an API key.")
         digest = hashed(token)
-        if digest in self._wrong:
+        number = number_of(token)
+        if digest in self._wrong or number is None or not await self._known_keys(served).knows(number):
             raise _unauthorised("This API key is not valid.")
         key = await run_in_threadpool(find_key, served.app.database, token, served.now())
         if key is None:

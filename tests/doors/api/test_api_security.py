@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
+from market_data.api import security
 from market_data.api.app import create_api
 from market_data.api.listening import check_address
 from market_data.api.security import Allowance
@@ -101,6 +105,38 @@ def test_a_revoked_and_an_expired_key_stop_at_once(locked: tuple[Any, Any], cloc
     assert asking.get("/readyz", headers=bearer(expiring)).status_code == 401
     used = {row["name"]: row["last_used_at"] for row in listed_keys(database)}
     assert used == {"revoked": clock() - timedelta(hours=1), "expiring": clock() - timedelta(hours=1)}
+
+
+def test_many_wrong_keys_share_few_reads_and_a_new_key_is_known_at_its_first_use(
+    locked: tuple[Any, Any], clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, _ = locked
+    read = security.key_numbers
+    reads: list[object] = []
+
+    def counted(database: Any) -> frozenset[UUID]:
+        reads.append(database)
+        return read(database)
+
+    monkeypatch.setattr(security, "key_numbers", counted)
+
+    async def attacked() -> tuple[list[int], int]:
+        transport = httpx.ASGITransport(create_api(served))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+
+            async def ask(token: str) -> int:
+                answer = await client.get("/api/v1/providers", headers=bearer(token))
+                return answer.status_code
+
+            wrong = [f"mdk_{uuid4().hex}_{'x' * 43}" for _ in range(60)]
+            asked = [asyncio.create_task(ask(token)) for token in wrong]
+            token = await asyncio.to_thread(create_key, served.app.database, "new", [Scope.READ], clock())
+            right = await ask(token)
+            return await asyncio.gather(*asked), right
+
+    refused, right = asyncio.run(attacked())
+    assert (set(refused), right) == ({401}, 200)
+    assert 1 <= len(reads) <= 10
 
 
 def test_the_first_key_closes_the_door(database_url: str, clock: Any, opening: Opening, monkeypatch: Any) -> None:

@@ -118,12 +118,23 @@ def any_key(database: Database) -> bool:
     return bool(database.rows("SELECT 1 FROM api_keys LIMIT 1"))
 
 
+def number_of(token: str) -> UUID | None:
+    """The public part of a token; None for what is none."""
+    shape = _TOKEN.fullmatch(token)
+    return None if shape is None else UUID(shape[1])
+
+
+def key_numbers(database: Database) -> frozenset[UUID]:
+    """The public parts of all tokens ever made."""
+    return frozenset(row["id"] for row in database.rows("SELECT id FROM api_keys"))
+
+
 def find_key(database: Database, token: str, now: datetime) -> Key | None:
     """The key of a token, revoked and expired ones included; None for a wrong token. Notes when it was used."""
-    shape = _TOKEN.fullmatch(token)
-    if shape is None:
+    number = number_of(token)
+    if number is None:
         return None
-    rows = database.rows(f"SELECT {_LISTED}, hash FROM api_keys WHERE id = %s", (UUID(shape[1]),))
+    rows = database.rows(f"SELECT {_LISTED}, hash FROM api_keys WHERE id = %s", (number,))
     # Found by its public part, compared by its secret one in constant time.
     if not rows or not hmac.compare_digest(rows[0]["hash"], hashed(token)):
         return None
