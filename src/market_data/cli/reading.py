@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -174,6 +174,8 @@ def _explain(app: App, series: Series, when: str, *, as_json: bool) -> None:
     for each in explanations:
         looked = f"{each.rows.height} of the {each.lookback + 1} it looks at"
         told = {"value": each.value, "unit": each.unit, **each.sections, "candles": looked}
+        if each.conversions:
+            told["converted"] = "; ".join(map(str, each.conversions))
         inputs = {f"{name}, newest last": _newest(each.rows[name].to_list()) for name in each.rows.columns[2:]}
         seen = {what: said for name, frame in each.observations.items() for what, said in _observed(name, frame)}
         print_fields(each.feature, told | inputs | seen)
@@ -191,7 +193,8 @@ def _document(explanation: Explanation) -> dict[str, Any]:
     """An explanation as JSON, its frames as lists of rows."""
     values = {field.name: getattr(explanation, field.name) for field in fields(explanation)}
     observations = {name: frame.to_dicts() for name, frame in explanation.observations.items()}
-    return values | {"rows": explanation.rows.to_dicts(), "observations": observations}
+    conversions = [asdict(each) for each in explanation.conversions]
+    return values | {"rows": explanation.rows.to_dicts(), "observations": observations, "conversions": conversions}
 
 
 def _newest(values: list[float | None]) -> str:

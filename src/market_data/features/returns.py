@@ -41,7 +41,18 @@ def candles_to_previous_close(series: Series) -> int:
     return 1 if series.timeframe is Timeframe.D1 else -(-SESSION_MICROS // series.timeframe.micros)
 
 
-@feature(lookback=candles_before_in_hour, inputs=("open", "close"), unit="%", where=within_an_hour)
+def follows_a_whole_hour(window: Window) -> NDArray[np.bool_]:
+    """Whether the trailing hour's candles are there: not in a session's first hour, nor across a gap."""
+    return window.consecutive(candles_before_in_hour(window.series))
+
+
+@feature(
+    lookback=candles_before_in_hour,
+    inputs=("open", "close"),
+    unit="%",
+    where=within_an_hour,
+    possible=follows_a_whole_hour,
+)
 def return_1h(window: Window) -> FloatArray:
     """Return over the trailing hour.
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
@@ -35,6 +36,8 @@ class Feature:
         observations: dataset name to the history needed on that dataset's own clock before a candle's end.
         labels: the texts of a text feature, None for a number.
         where: series for which the feature exists; elsewhere it is null.
+        possible: the rows of a window whose history allows a value, where the calendar makes some impossible; the
+            others lower no score.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Feature:
     observations: Mapping[str, timedelta] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     where: Callable[[Series], bool] | None = None
+    possible: Callable[[Window], NDArray[np.bool_]] | None = None
 
     @cached_property
     def version(self) -> str:
@@ -90,6 +94,7 @@ def feature(
     observations: Mapping[str, timedelta] | None = None,
     labels: Sequence[str] | None = None,
     where: Callable[[Series], bool] | None = None,
+    possible: Callable[[Window], NDArray[np.bool_]] | None = None,
 ) -> Callable[[FeatureFunction], Feature]:
     """Declare a function as the feature of its name; see `Feature` for the arguments.
 
@@ -109,6 +114,7 @@ def feature(
             observations=dict(observations or {}),
             labels=tuple(labels) if labels is not None else None,
             where=where,
+            possible=possible,
         )
         absent = [part for part in ("Summary", *SECTIONS) if not declared.sections.get(part)]
         if absent:

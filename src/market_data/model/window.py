@@ -90,6 +90,11 @@ class Window:
         kept = {name: values for name, values in self._columns.items() if name in columns}
         return self._like(kept, self.observations)
 
+    def with_columns(self, columns: Mapping[str, FloatArray]) -> Window:
+        """The same rows with other values in some columns."""
+        changed = {name: _readonly(values) for name, values in columns.items()}
+        return self._like({**self._columns, **changed}, self.observations)
+
     def observing(self, observations: Mapping[str, pl.DataFrame]) -> Window:
         """The same rows with other observations."""
         return self._like(self._columns, ObservationFrames(observations))

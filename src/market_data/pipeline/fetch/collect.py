@@ -34,6 +34,7 @@ from market_data.pipeline.write.chain import Carry, completed, paid_last_year
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.normalise import numbered
 from market_data.pipeline.write.observe import LATEST
+from market_data.pipeline.write.shares import note_splits_changed
 from market_data.pipeline.write.validate import validate_facts
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.series.due import lock_instrument, note_due
@@ -144,7 +145,7 @@ class Collector:
 
         def transaction(connection: Connection) -> Counts:
             # The instrument first: whoever holds both took them in this order.
-            if issubclass(dataset.record, Observation):
+            if dataset is SPLITS or issubclass(dataset.record, Observation):
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             # Only now: a writer that waited must not date what it tells before what it waited for.
@@ -159,6 +160,8 @@ class Collector:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
+            if dataset is SPLITS and appended.changed.height:
+                note_splits_changed(connection, self.shelves, instrument, now)
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
             return counts
 

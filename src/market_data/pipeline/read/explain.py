@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from market_data.model.cuts import Factor, zones
 from market_data.model.errors import UsageError
 from market_data.model.explanation import Explanation
 from market_data.model.explanation import explain as explain_row
 from market_data.model.instrument import Series
+from market_data.model.observation import micros
 from market_data.model.timeframe import MICROSECOND, TimeRange
-from market_data.pipeline.write.derive import Shelves, doubles_of, window_of
-from market_data.pipeline.write.normalise import with_ends
+from market_data.pipeline.write.derive import Shelves, exactly, window_of
+from market_data.pipeline.write.normalise import as_doubles, with_ends
 from market_data.pipeline.write.observe import join_observations
 from market_data.pipeline.write.ripple import COLUMNS, observed
+from market_data.pipeline.write.shares import cuts_of
 from market_data.storage.series.reader import Reader
 
 
@@ -27,8 +30,14 @@ def explain(reader: Reader, shelves: Shelves, series: Series, timestamp: datetim
     if rows.is_empty() or rows["timestamp"][-1] != timestamp:
         raise UsageError(f"no candle of {series} opens at {timestamp:%Y-%m-%dT%H:%M:%SZ}{_newest(reader, series)}")
     observations = observed(reader, shelves, series, rows)
-    window = window_of(series, doubles_of(join_observations(rows, observations)), observations)
-    return [explain_row(feature, window, rows.height - 1) for feature in shelves.features if feature.applies(series)]
+    exact = exactly(join_observations(rows, observations))
+    seen, place, factors = as_doubles(exact), rows.height - 1, list[Factor]()
+    window = window_of(series, seen, observations)
+    for zone in zones(cuts_of(reader, series, rows), micros(rows["end"]), shelves.lookback(series)):
+        if zone.start <= place < zone.stop:
+            window, place = zone.window(window, zone.columns(seen, exact)), place - zone.first
+            factors = [(begin - zone.first, end - zone.first, ratio) for begin, end, ratio in zone.factors]
+    return [explain_row(feature, window, place, factors) for feature in shelves.features if feature.applies(series)]
 
 
 def _newest(reader: Reader, series: Series) -> str:

@@ -76,7 +76,7 @@ def _as_known(
     rows = reader.candles(series, extent, before=lookback, as_of=as_of).select(COLUMNS)
     rows = adjust(reader, series, rows, adjustment, as_of)
     standing = adjust(reader, series, standing, adjustment, as_of)
-    derived = computed(reader, shelves, series, rows, as_of=as_of)
+    derived = computed(reader, shelves, series, rows, as_of=as_of, adjusted=adjustment is not Adjustment.NONE)
     symbol, asset_class, timeframe = series.key
     found = standing.join(derived, on="timestamp", how="left", maintain_order="left").with_columns(
         symbol=pl.lit(symbol),

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from market_data.model import quality
 from market_data.model.contract import OTHER_CONTRACT
+from market_data.model.cuts import Cut, rows_of_one_kind, zones
 from market_data.model.dataset import UTC_MICROS
 from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Series
+from market_data.model.observation import IntArray, micros
 from market_data.model.rule import Rule, Severity
 from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import TimeRange
@@ -32,6 +34,8 @@ from market_data.pipeline.write.observe import SOURCE_VALUES, expected_values, j
 from market_data.pipeline.write.validate import broken_rules
 from market_data.storage.series.own_features import own_among
 
+# Part of every row's version: raise it when a change here or in cuts.py changes a bit of any derived column.
+DERIVATION_VERSION: Final = 2
 _ALWAYS: Final = ("open", "high", "low", "close", "volume")
 EXPECTED_FIELDS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
     AssetClass.STOCK: _ALWAYS,
@@ -69,6 +73,7 @@ class Shelves:
     def version(self) -> str:
         """Changes with the definition of any feature or rule of candles: rows derived under another are stale."""
         versions = [f"{f.name}={f.version}" for f in self.features] + [f"{r.name}={r.version}" for r in self.rules]
+        versions.append(f"derivation={DERIVATION_VERSION}")
         return sha256(" ".join(versions).encode()).hexdigest()[:12]
 
     def history(self) -> dict[str, timedelta]:
@@ -96,7 +101,11 @@ def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
 
 
 def derive(
-    series: Series, rows: pl.DataFrame, observations: Mapping[str, pl.DataFrame], shelves: Shelves
+    series: Series,
+    rows: pl.DataFrame,
+    observations: Mapping[str, pl.DataFrame],
+    shelves: Shelves,
+    cuts: Sequence[Cut] = (),
 ) -> pl.DataFrame:
     """Derived columns of every row of `rows`, among them those that only serve as lookback.
 
@@ -106,17 +115,25 @@ def derive(
             `disagrees`.
         observations: own-clock values by dataset, reaching back as far as `Shelves.history` says.
         shelves: what to compute and check.
+        cuts: where the series goes on in other shares or as another contract.
 
     Returns:
         `timestamp`, SOURCE_VALUES, one column per feature, feature_version, is_validated, quality_score,
         data_completeness, validation_notes, gap_detected, volume_anomaly.
     """
-    joined = join_observations(rows, observations)
-    seen = doubles_of(joined).with_columns(previous_expected=previous_expected(series, rows))
+    joined = exactly(join_observations(rows, observations))
+    seen = as_doubles(joined).with_columns(previous_expected=previous_expected(series, rows))
     applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
-    values = evaluate(shelves.features, window_of(series, seen, observations))
+    window = window_of(series, seen, observations)
+    values = evaluate(shelves.features, window)
     notes = _broken(series, seen, shelves)
-    scores = _scores(series, seen, values, notes, applicable, observations, len(shelves.noting))
+    for zone in zones(cuts, micros(rows["end"]), shelves.lookback(series)) if cuts else ():
+        own = zone.columns(seen, joined)
+        values = zone.put(values, evaluate(shelves.features, zone.window(window, own)))
+        notes = zone.put(notes, _broken(series, zone.frame(seen, own), shelves))
+    history = rows_of_one_kind(cuts, micros(rows["end"])) if cuts else np.arange(rows.height)
+    present = _feature_share(window, history, values, applicable)
+    scores = _scores(series, seen, notes, present, _completeness(series, seen, observations), len(shelves.noting))
     texts = _validation_notes(notes, rows["notes"])
     return pl.concat(
         [
@@ -143,14 +160,14 @@ def _broken(series: Series, seen: pl.DataFrame, shelves: Shelves) -> pl.Series:
     return broken_rules(as_offered, shelves.rules)
 
 
-def doubles_of(joined: pl.DataFrame) -> pl.DataFrame:
-    """Candles with their source values as rules and features see them: doubles, `taker_sell_volume` among them."""
-    # The difference is taken exactly, then rounded once.
-    return as_doubles(joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume")))
+def exactly(joined: pl.DataFrame) -> pl.DataFrame:
+    """Candles with their source values as exact numbers, `taker_sell_volume` among them."""
+    # The difference is taken exactly; what rules and features see is rounded once.
+    return joined.with_columns(taker_sell_volume=pl.col("volume") - pl.col("taker_buy_volume"))
 
 
 def window_of(series: Series, seen: pl.DataFrame, observations: Mapping[str, pl.DataFrame]) -> Window:
-    """What the features of a series are computed from: `doubles_of` its candles, and own-clock values."""
+    """What the features of a series are computed from: its candles as doubles, and own-clock values."""
     return Window.of(series, seen, {name: as_doubles(frame) for name, frame in observations.items()})
 
 
@@ -173,29 +190,14 @@ def previous_expected(series: Series, rows: pl.DataFrame) -> pl.Series:
 
 
 def _scores(
-    series: Series,
-    seen: pl.DataFrame,
-    values: pl.DataFrame,
-    notes: pl.Series,
-    applicable: Sequence[Feature],
-    observations: Mapping[str, pl.DataFrame],
-    checks: int,
+    series: Series, seen: pl.DataFrame, notes: pl.Series, present: pl.Series, complete: pl.Series, checks: int
 ) -> pl.DataFrame:
-    share = _completeness(series, seen, observations)
     # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
     passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(checks, 1), 0.0))
     passed = passed.zip_with(~of_another_contract(seen["notes"]), pl.zeros(seen.height, eager=True))
-    return pl.DataFrame(
-        {
-            "quality_score": quality.score(
-                completeness=share,
-                checks=passed,
-                features=_feature_share(series, seen, values, applicable),
-                freshness=quality.freshness(seen["data_age_seconds"], series.asset_class),
-            ),
-            "data_completeness": share,
-        }
-    )
+    fresh = quality.freshness(seen["data_age_seconds"], series.asset_class)
+    score = quality.score(completeness=complete, checks=passed, features=present, freshness=fresh)
+    return pl.DataFrame({"quality_score": score, "data_completeness": complete})
 
 
 def of_another_contract(notes: pl.Series) -> pl.Series:
@@ -215,28 +217,33 @@ def _completeness(series: Series, seen: pl.DataFrame, observations: Mapping[str,
     return pl.Series("data_completeness", found / wanted)
 
 
-def _feature_share(
-    series: Series, seen: pl.DataFrame, values: pl.DataFrame, applicable: Sequence[Feature]
-) -> pl.Series:
-    """Features present, of those whose inputs and history are there; 1 where none could be."""
-    position = np.arange(seen.height)
+def _feature_share(window: Window, history: IntArray, values: pl.DataFrame, applicable: Sequence[Feature]) -> pl.Series:
+    """Features present, of those whose inputs and history are there; 1 where none could be.
+
+    Args:
+        window: the rows.
+        history: by row how many rows before it may be looked back on.
+        values: of all features.
+        applicable: those that count.
+    """
     known: dict[str, NDArray[np.bool_]] = {}
-    possible = np.zeros(seen.height, np.int64)
-    present = np.zeros(seen.height, np.int64)
+    possible = np.zeros(len(window), np.int64)
+    present = np.zeros(len(window), np.int64)
     for feature in applicable:
         found = values[feature.name].is_not_null().to_numpy()
-        allowed = position >= feature.lookback_for(series)
+        allowed = history >= feature.lookback_for(window.series)
+        if feature.possible is not None:
+            allowed &= feature.possible(window)
         for name in feature.inputs:
             if name not in known:
-                there = seen[name].is_not_null().to_numpy() if name in seen.columns else np.zeros(seen.height, np.bool_)
-                known[name] = there
+                known[name] = ~np.isnan(window.column(name))
             allowed &= known[name]
         if feature.observations:
             # Whether history suffices there is the feature's own rule; it counts when it has a value.
             allowed &= found
         possible += allowed
         present += allowed & found
-    return pl.Series(np.divide(present, possible, out=np.ones(seen.height), where=possible > 0))
+    return pl.Series(np.divide(present, possible, out=np.ones(len(window)), where=possible > 0))
 
 
 def _validation_notes(notes: pl.Series, remarks: pl.Series) -> pl.Series:

@@ -11,9 +11,8 @@ from typing import Final
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
-from market_data.pipeline.write.derive import Shelves, derive
-from market_data.pipeline.write.normalise import with_ends
-from market_data.pipeline.write.ripple import COLUMNS, disputed_before, observed
+from market_data.pipeline.write.derive import Shelves
+from market_data.pipeline.write.ripple import COLUMNS, computed
 from market_data.storage.series.due import Due, advance, all_due, note_stale_versions
 from market_data.storage.series.present import lock_series, next_moment, note_moment, refresh_derived
 from market_data.storage.series.reader import Reader
@@ -76,10 +75,7 @@ class Recomputation:
             return 0, 0
         span = TimeRange(chunk[0], chunk[-1] + MICROSECOND)
         rows = reader.candles(due.series, span, before=self.shelves.lookback(due.series)).select(COLUMNS)
-        rows = with_ends(due.series, rows)
-        disputed = disputed_before(reader, due.series, rows)
-        rows = rows.with_columns(disagrees=rows["timestamp"].is_in(disputed.implode()))
-        derived = derive(due.series, rows, observed(reader, self.shelves, due.series, rows), self.shelves)
+        derived = computed(reader, self.shelves, due.series, rows)
         # A change of the series like any other: whoever remembers its last moment sees that there is something new.
         now = next_moment(connection, due.series, self.clock())
         changed = refresh_derived(connection, due.series, derived.tail(chunk.len()), now)

@@ -20,6 +20,7 @@ from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.write.derive import Shelves, derive
 from market_data.pipeline.write.normalise import with_ends
 from market_data.pipeline.write.observe import OBSERVED_SPANS
+from market_data.pipeline.write.shares import changes_of_contract, cuts_of
 from market_data.storage.series.reader import Reader
 
 # Reading this many rows costs about as much as the statements of one more cluster.
@@ -97,6 +98,7 @@ def computed(
     *,
     disputed: pl.Series | None = None,
     as_of: datetime | None = None,
+    adjusted: bool = False,
 ) -> pl.DataFrame:
     """Derived columns of consecutive candles with what the database knows of them, or knew at a past moment.
 
@@ -107,13 +109,15 @@ def computed(
         rows: `COLUMNS` of candles in order, the lookback of the first wanted one included.
         disputed: timestamps that count as disputed besides those on record.
         as_of: a past moment; None is now.
+        adjusted: whether the rows are in the shares of one day already, so that no split cuts them.
     """
     rows = with_ends(series, rows)
     disagrees = disputed_before(reader, series, rows, as_of)
     if disputed is not None:
         disagrees = pl.concat([disagrees, disputed])
     rows = rows.with_columns(disagrees=pl.col("timestamp").is_in(disagrees.implode()))
-    return derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves)
+    cuts = changes_of_contract(rows) if adjusted else cuts_of(reader, series, rows, as_of)
+    return derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves, cuts)
 
 
 def clusters(touched: pl.Series, series: Series, lookback: int) -> list[pl.Series]:

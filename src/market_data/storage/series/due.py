@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
+from market_data.model.dataset import Dataset
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
+
+_NOTE_AFTER: Final = """
+INSERT INTO recompute_due (symbol, asset_class, timeframe, start_time, end_time, reason, created_at)
+SELECT %(symbol)s, %(asset_class)s, r.timeframe, first.timestamp, last.timestamp + interval '1 microsecond',
+    %(reason)s, %(now)s
+FROM ({dates} WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s) d
+CROSS JOIN unnest(%(timeframes)s::text[], %(rows)s::integer[]) AS r (timeframe, rows)
+CROSS JOIN LATERAL (
+    SELECT m.timestamp FROM market_data_v2 m
+    WHERE (m.symbol, m.asset_class, m.timeframe) = (%(symbol)s, %(asset_class)s, r.timeframe)
+        AND m.timestamp >= d.moment - CASE r.timeframe WHEN '1w' THEN interval '6 days' ELSE interval '0' END
+    ORDER BY m.timestamp LIMIT 1
+) AS first
+CROSS JOIN LATERAL (
+    SELECT max(reached.timestamp) AS timestamp FROM (
+        SELECT m.timestamp FROM market_data_v2 m
+        WHERE (m.symbol, m.asset_class, m.timeframe) = (%(symbol)s, %(asset_class)s, r.timeframe)
+            AND m.timestamp >= first.timestamp
+        ORDER BY m.timestamp LIMIT r.rows + 1
+    ) AS reached
+) AS last
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +73,32 @@ def note_due(connection: Connection, instrument: Instrument, span: TimeRange, re
             "now": now,
         },
     )
+
+
+def note_due_after(
+    connection: Connection,
+    instrument: Instrument,
+    dataset: Dataset,
+    reach: Mapping[Timeframe, int],
+    reason: str,
+    now: datetime,
+) -> int:
+    """Note as due, by timeframe, so many candles from each date on that a fact of the instrument ever had.
+
+    A candle counts from the date on when its week holds the date. Returns how many stretches were noted.
+    """
+    dates = f"SELECT DISTINCT {dataset.time}::timestamp AT TIME ZONE 'UTC' AS moment FROM {dataset.table}"
+    return connection.execute(
+        _NOTE_AFTER.format(dates=dates),
+        {
+            "symbol": instrument.symbol,
+            "asset_class": instrument.asset_class.value,
+            "timeframes": [timeframe.value for timeframe in reach],
+            "rows": list(reach.values()),
+            "reason": reason,
+            "now": now,
+        },
+    ).rowcount
 
 
 def note_stale_versions(connection: Connection, version: str, now: datetime) -> int:
