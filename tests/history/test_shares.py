@@ -111,8 +111,8 @@ def test_a_split_learned_late_rewrites_exactly_the_windows_that_span_it(
     assert after["validation_notes"].null_count() == after.height
     assert (before["trend_direction"][61], after["trend_direction"][61]) == ("down", "up")
     rewritten = (after["updated_at"] != before["updated_at"]).arg_true().to_list()
-    # The longest look-back is 50 rows: the 51st after the first of the new shares sees nothing of before.
-    assert rewritten == list(range(60, 111))
+    # The longest look-back is 50 rows: the 51st of the new shares sees nothing of before.
+    assert rewritten == list(range(60, 110))
     source = ["open", "high", "low", "close", "volume", "revision", "amended_from", "fetched_at", "created_at"]
     assert after.select(source).equals(before.select(source))
     assert desk.table("data_corrections", "count(*)", "1") == [(0,)]

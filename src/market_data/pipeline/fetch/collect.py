@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import polars as pl
 import structlog
 
-from market_data.model.dataset import OPTIONS, SPLITS, TRADES, Dataset
+from market_data.model.dataset import OPTIONS, TRADES, Dataset
 from market_data.model.errors import (
     ConnectionLost,
     MalformedPayload,
@@ -27,7 +27,6 @@ from market_data.model.errors import (
 )
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
-from market_data.model.records import Observation
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.write.believe import settle
 from market_data.pipeline.write.chain import Carry, completed, paid_last_year
@@ -145,7 +144,7 @@ class Collector:
 
         def transaction(connection: Connection) -> Counts:
             # The instrument first: whoever holds both took them in this order.
-            if dataset is SPLITS or issubclass(dataset.record, Observation):
+            if dataset.shapes_candles:
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             # Only now: a writer that waited must not date what it tells before what it waited for.
@@ -156,11 +155,11 @@ class Collector:
             # Told twice in one answer: the same row, and counted as such.
             repeated = checked.repeated + page.frame.height - frame.height
             counts = appended.counts + Counts(unchanged=repeated, rejected=checked.rejected.height)
-            if issubclass(dataset.record, Observation) and appended.changed.height:
+            if dataset.observed and appended.changed.height:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
-            if dataset is SPLITS and appended.changed.height:
+            if dataset.cuts and appended.changed.height:
                 note_splits_changed(connection, self.shelves, instrument, now)
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
             return counts

@@ -16,7 +16,7 @@ from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.observation import IntArray, micros
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.write.derive import Shelves
-from market_data.storage.facts.append import newest_versions
+from market_data.storage.facts.reads import newest_versions
 from market_data.storage.series.due import note_due_after
 from market_data.storage.series.reader import Reader
 from market_data.storage.wire.connection import Connection
