@@ -68,6 +68,10 @@ def tell(desk: Desk, splits: dict[date, tuple[str, str]]) -> int:
     )
     collected = asyncio.run(collector.collect(SPLITS, ACME, TimeRange(FIRST, LAST)))
     assert collected.error is None
+    return renew(desk)
+
+
+def renew(desk: Desk) -> int:
     changed = sum(step.changed for step in Recomputation(desk.database, desk.shelves, lambda: desk.now).run())
     desk.now += timedelta(minutes=1)
     return changed
@@ -129,7 +133,7 @@ def test_known_early_or_late_at_once_or_candle_by_candle(
     desk.offer(rows, "yahoo")
     tell(desk, split)
     late = desk.present()
-    database.rows("TRUNCATE candles, market_data_v2, series_moments, coverage")
+    database.rows("TRUNCATE candles, market_data_v2, series_moments, coverage, stock_splits, split_beliefs")
     desk.offer(rows[: rows.height // 4], "yahoo")
     early = desk.present()
     assert tell(desk, split | {session(100): ("1", "2")}) == 0  # an announcement rewrites nothing
@@ -137,6 +141,7 @@ def test_known_early_or_late_at_once_or_candle_by_candle(
     for row in range(rows.height // 4, rows.height // 4 + 12):
         desk.offer(rows[row : row + 1], "yahoo")
     desk.offer(rows[rows.height // 4 + 12 :], "yahoo")
+    renew(desk)
     assert_frame_equal(desk.present().drop(TIMES), late.drop(TIMES), check_exact=True)
 
 
@@ -164,22 +169,26 @@ def test_what_was_known_when_in_many_orders(new_desk: Callable[..., Desk], datab
 
 
 def history(desk: Desk, seed: int, events: int) -> None:
-    """Candles and splits told, amended and told anew in any order; then every state is asked for as of its moment."""
+    """Candles and splits, right and wrong, told and told anew in any order; then every state is asked for again."""
     rng = random.Random(seed)
-    rows = candles(DAYS, {}, 90, seed)
-    remembered = []
+    true = {session(30): ("1", "2"), session(55): ("10", "1")}
+    rows = candles(DAYS, true, 90, seed)
+    remembered, differing = [], 0
     for _ in range(events):
         if rng.random() < 0.5:
             first, last = sorted((rng.randrange(90), rng.randrange(90)))
             some = rows[first : last + 1]
             desk.offer(some.with_columns(close=pl.col("high")) if rng.random() < 0.3 else some, "yahoo")
+            # New prices may have confirmed or contradicted a split.
+            differing += renew(desk)
         else:
-            told = {session(rng.randrange(95)): rng.choice([("1", "2"), ("2", "3"), ("10", "1")]) for _ in range(2)}
-            tell(desk, told)
+            wrong = {session(rng.randrange(95)): rng.choice([("1", "2"), ("100", "101"), ("10", "1")])}
+            differing += tell(desk, rng.choice([true, true, wrong, wrong | true]))
         remembered.append((desk.now - timedelta(minutes=1), desk.present()))
     for moment, then in remembered:
         if then.height:
             assert_frame_equal(content(desk.known(moment)), content(then), check_exact=True)
+    assert differing
 
 
 def test_the_factor_is_explained(new_desk: Callable[..., Desk], database: Database) -> None:

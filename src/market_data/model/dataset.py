@@ -46,7 +46,6 @@ class Dataset:
         names: the column with the symbols of all instruments a row belongs to; None where it belongs to one.
         versioned: whether a source amends rows by a further version with its own `known_from`.
         lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
-        cuts: whether a row changes what one share is: windows of candles are cut at it.
         partition: the length of a partition of its table; None for one table without.
         backfill: how its past is filled; None where no source tells it.
         withdrawable: whether a source may take an entry back, by a complete answer without it.
@@ -61,7 +60,6 @@ class Dataset:
     names: str | None = None
     versioned: bool = True
     lasting: frozenset[str] = frozenset()
-    cuts: bool = False
     partition: Literal["day", "quarter", "year"] | None = None
     backfill: Backfill | None = None
     withdrawable: bool = False
@@ -85,11 +83,6 @@ class Dataset:
     def observed(self) -> bool:
         """Whether its rows are values on a clock of their own, which candles are derived from."""
         return issubclass(self.record, records.Observation)
-
-    @property
-    def shapes_candles(self) -> bool:
-        """Whether what is derived for a candle follows from its rows."""
-        return self.observed or self.cuts
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -204,7 +197,7 @@ DIVIDENDS: Final = Dataset(
 )  # fmt: skip
 SPLITS: Final = Dataset(
     "splits", records.StockSplit, ("execution_date", "component"), time="execution_date", stored_as="stock_splits",
-    withdrawable=True, cuts=True,
+    withdrawable=True,
     about="Splits executed in [start, end), per source; the newest version of each.",
     backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=3800)),
 )  # fmt: skip

@@ -58,7 +58,7 @@ def believed(desk: Desk, moment: datetime) -> list[tuple[int, int, str]]:
 def settled(desk: Desk) -> date | None:
     desk.now += timedelta(minutes=1)
     with desk.database.transaction() as connection:
-        return settle(connection, desk.reader, DAYS.instrument, desk.now)
+        return settle(connection, desk.reader, desk.shelves, DAYS.instrument, desk.now)
 
 
 def test_a_belief_follows_claims_and_prices_and_its_past_stands(desk: Desk) -> None:

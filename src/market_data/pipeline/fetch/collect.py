@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import polars as pl
 import structlog
 
-from market_data.model.dataset import OPTIONS, TRADES, Dataset
+from market_data.model.dataset import OPTIONS, SPLITS, TRADES, Dataset
 from market_data.model.errors import (
     ConnectionLost,
     MalformedPayload,
@@ -33,7 +33,6 @@ from market_data.pipeline.write.chain import Carry, completed, paid_last_year
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.normalise import numbered
 from market_data.pipeline.write.observe import LATEST
-from market_data.pipeline.write.shares import note_splits_changed
 from market_data.pipeline.write.validate import validate_facts
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.series.due import lock_instrument, note_due
@@ -144,7 +143,7 @@ class Collector:
 
         def transaction(connection: Connection) -> Counts:
             # The instrument first: whoever holds both took them in this order.
-            if dataset.shapes_candles:
+            if dataset.observed:
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             # Only now: a writer that waited must not date what it tells before what it waited for.
@@ -159,8 +158,6 @@ class Collector:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
-            if dataset.cuts and appended.changed.height:
-                note_splits_changed(connection, self.shelves, instrument, now)
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
             return counts
 
@@ -172,7 +169,9 @@ class Collector:
     def _settle(self, instrument: Instrument) -> None:
         """What is believed of splits follows from what was just told, with the prices that are stored."""
         reader = Reader(self.database)
-        self.database.retrying_transaction(lambda connection: settle(connection, reader, instrument, self.clock()))
+        self.database.retrying_transaction(
+            lambda connection: settle(connection, reader, self.shelves, instrument, self.clock())
+        )
 
     def _reached(self, dataset: Dataset, changed: pl.DataFrame) -> TimeRange:
         """Open times of all candles that may be derived from a changed value."""

@@ -13,10 +13,11 @@ from typing import Final
 
 from market_data.model.actions import Payment, Sessions, Split, joined_payments, joined_splits
 from market_data.model.dataset import SPLITS
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.jumps import settled
 from market_data.model.session import sessions_apart
-from market_data.model.timeframe import TimeRange
+from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.pipeline.write.derive import Shelves
 from market_data.storage.facts.actions import (
     believed_then,
     claims_known,
@@ -28,6 +29,7 @@ from market_data.storage.facts.actions import (
 )
 from market_data.storage.facts.append import lock_facts
 from market_data.storage.facts.reads import newest_versions
+from market_data.storage.series.due import lock_instrument, note_due_after
 from market_data.storage.series.reader import Reader
 from market_data.storage.series.session_prices import prices_around
 from market_data.storage.server.database import Database
@@ -75,14 +77,18 @@ def sessions_of(instrument: Instrument) -> Sessions:
     return partial(sessions_apart, instrument.asset_class.calendar)
 
 
-def settle(connection: Connection, reader: Reader, instrument: Instrument, now: datetime) -> date | None:
-    """Put on record what is believed of splits now, if that changed.
+def settle(
+    connection: Connection, reader: Reader, shelves: Shelves, instrument: Instrument, now: datetime
+) -> date | None:
+    """Put on record what is believed of splits now, if that changed; windows that a changed split lies in become due.
 
     The transaction is one of its own, after the one that wrote claims or prices: it reads what is committed.
 
     Returns:
         the first date from which on what applies differs from before; None when nothing that applies changed.
     """
+    # No candle is derived from the old belief and stored after its stretch was noted.
+    lock_instrument(connection, instrument, exclusive=True)
     lock_facts(connection, SPLITS, instrument)
     # What was written last may be younger than a clock that stands still or stepped back.
     now = max(now, last_moment(reader.database, instrument) or now)
@@ -95,15 +101,20 @@ def settle(connection: Connection, reader: Reader, instrument: Instrument, now: 
     if since is None or since < known or _content(before) != _content(after):
         moment = now if since is None else max(now, since + timedelta(microseconds=1))
         note_belief(connection, instrument, after, moment)
-    differing = _applied(before) ^ _applied(after)
-    return min((day for day, _ in differing), default=None)
+    differing = {day for day, _ in _applied(before) ^ _applied(after)}
+    reach = {timeframe: shelves.lookback(Series(instrument, timeframe)) for timeframe in Timeframe}
+    note_due_after(connection, instrument, differing, reach, "what is believed of splits changed", now)
+    return min(differing, default=None)
 
 
-def settle_near(database: Database, instrument: Instrument, span: TimeRange, clock: Callable[[], datetime]) -> None:
+def settle_near(
+    database: Database, shelves: Shelves, instrument: Instrument, span: TimeRange, clock: Callable[[], datetime]
+) -> None:
     """`settle` after prices of a span were written, where they can bear on a split.
 
     Args:
         database: where they are committed.
+        shelves: what looks back over splits.
         instrument: whose prices.
         span: open times of what was written.
         clock: when it is.
@@ -114,7 +125,7 @@ def settle_near(database: Database, instrument: Instrument, span: TimeRange, clo
     if newest_versions(database, SPLITS, instrument, around).is_empty():
         return
     reader = Reader(database)
-    database.retrying_transaction(lambda connection: settle(connection, reader, instrument, clock()))
+    database.retrying_transaction(lambda connection: settle(connection, reader, shelves, instrument, clock()))
 
 
 def _content(splits: list[Split]) -> list[tuple[object, ...]]:

@@ -118,7 +118,7 @@ def ingest(
     try:
         stored = database.retrying_transaction(transaction)
         if accepted.height:
-            settle_near(database, batch.series.instrument, extent_of(accepted["timestamp"]), clock)
+            settle_near(database, shelves, batch.series.instrument, extent_of(accepted["timestamp"]), clock)
         return stored
     except MarketDataError:
         raise

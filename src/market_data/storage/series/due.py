@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
-from market_data.model.dataset import Dataset
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.storage.server.database import Database
@@ -17,7 +16,7 @@ _NOTE_AFTER: Final = """
 INSERT INTO recompute_due (symbol, asset_class, timeframe, start_time, end_time, reason, created_at)
 SELECT %(symbol)s, %(asset_class)s, r.timeframe, first.timestamp, last.timestamp + interval '1 microsecond',
     %(reason)s, %(now)s
-FROM ({dates} WHERE symbol = %(symbol)s AND asset_class = %(asset_class)s) d
+FROM (SELECT day::timestamp AT TIME ZONE 'UTC' AS moment FROM unnest(%(days)s::date[]) AS d (day)) d
 CROSS JOIN unnest(%(timeframes)s::text[], %(rows)s::integer[]) AS r (timeframe, rows)
 CROSS JOIN LATERAL (
     SELECT m.timestamp FROM market_data_v2 m
@@ -78,23 +77,23 @@ def note_due(connection: Connection, instrument: Instrument, span: TimeRange, re
 def note_due_after(
     connection: Connection,
     instrument: Instrument,
-    dataset: Dataset,
+    days: Iterable[date],
     reach: Mapping[Timeframe, int],
     reason: str,
     now: datetime,
 ) -> int:
-    """Note as due, by timeframe, so many candles from each date on that a fact of the instrument ever had.
+    """Note as due, by timeframe, so many candles from each day on; returns how many stretches were noted.
 
-    A candle counts from the date on when its week holds the date. Returns how many stretches were noted.
+    A candle counts from the day on when its week holds the day.
     """
-    dates = f"SELECT DISTINCT {dataset.time}::timestamp AT TIME ZONE 'UTC' AS moment FROM {dataset.table}"
     return connection.execute(
-        _NOTE_AFTER.format(dates=dates),
+        _NOTE_AFTER,
         {
             "symbol": instrument.symbol,
             "asset_class": instrument.asset_class.value,
             "timeframes": [timeframe.value for timeframe in reach],
             "rows": list(reach.values()),
+            "days": list(days),
             "reason": reason,
             "now": now,
         },
