@@ -18,13 +18,14 @@ import pytest
 from fault_wire import Fault, Loopback, VirtualTime
 
 from market_data import bootstrap
-from market_data.bootstrap import App, open_app
+from market_data.bootstrap import App, open_app, shelves
 from market_data.config import load_settings
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.pipeline.fetch.enrich import SeriesReport
 from market_data.transport.http import Http
+from market_data.transport.ledger import LocalLedger
 
 FAKES = Path(__file__).parents[1] / "providers"
 PROVIDERS = ("binance", "polygon", "yahoo")
@@ -153,7 +154,9 @@ def program(values: Mapping[str, Any], database_url: str, now: datetime, time: V
     everything = {**paced, **values, "database.url": database_url}
     settings = load_settings(environ={}, overrides={key: (value, "the test") for key, value in everything.items()})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "Http", partial(Http, clock=time, sleep=time.sleep, jitter=lambda: 1.0))
+        patch.setattr(shelves, "Http", partial(Http, clock=time, sleep=time.sleep, jitter=lambda: 1.0))
+        # The database's clock does not pass with virtual time.
+        patch.setattr(bootstrap, "SharedLedger", lambda _: LocalLedger(time))
         with open_app(settings, clock=lambda: now) as app:
             patch.undo()
             yield app

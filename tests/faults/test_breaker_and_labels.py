@@ -37,20 +37,20 @@ async def test_a_source_that_failed_three_times_is_left_alone_for_five_minutes(d
             return sum("/fapi/" in url or "/api/" in url for url in loopback.asked[before:])
 
         with opened(DEAD, database_url, loopback.url, time) as app:
-            (http,) = (http for http in app.connections if http.name == "binance")
+            (gate,) = (http.channels["binance"].gate for http in app.connections if http.name == "binance")
             # Three requests of four tries each: 2 + 4 + 8 s of waiting each.
-            assert (await asked(10), time.passed, http.breaker.state) == (12, 42.0, "open")
+            assert (await asked(10), time.passed, gate.state) == (12, 42.0, "open")
             assert (await asked(20), time.passed) == (0, 42.0)
             time.now += 299
             assert await asked(30) == 0
             time.now += 1
-            assert http.breaker.state == "half_open"
+            assert gate.state == "half_open"
             # One more request with its tries finds out that nothing has changed.
-            assert (await asked(40), http.breaker.state) == (4, "open")
+            assert (await asked(40), gate.state) == (4, "open")
             time.now += 300
             loopback.faults = []
             (report,) = await app.enricher.enrich([COIN], [Timeframe.H1], begin + 3 * DAY, begin + 4 * DAY)
-            assert (report.sources, http.breaker.state) == (["binance"], "closed")
+            assert (report.sources, gate.state) == (["binance"], "closed")
             await app.disconnect()
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from market_data.jobs.pacing import paced
 from market_data.jobs.wanted import unasked, uncollected
 from market_data.model.dataset import DIVIDENDS, SPLITS
-from market_data.model.instrument import AssetClass, Instrument, Listing, Series
-from market_data.model.provider import Page, Provider, ProviderSettings
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.storage.server.database import Database
-from market_data.transport.ratelimit import RateLimit
 
 KO = Instrument("KO", AssetClass.STOCK)
 HOURS = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.H1)
@@ -82,49 +78,3 @@ def test_candles_are_asked_for_where_the_ledger_is_silent(database: Database) ->
             )
     assert unasked(database, HOURS, span, now) == TimeRange(day(1) + timedelta(hours=8), day(1) + timedelta(hours=30))
     assert unasked(database, HOURS, TimeRange(day(1), day(1) + timedelta(hours=8)), now) is None
-
-
-class Endless(Provider):
-    """Hands out empty pages for ever."""
-
-    name = "endless"
-    Settings = ProviderSettings
-    capabilities = ()
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    async def resolve(self, instrument: Instrument) -> Listing:
-        return Listing(instrument, self.name, instrument.symbol)
-
-    async def fetch_candles(self, *_: object, **__: object) -> AsyncIterator[Page]:  # type: ignore[override]
-        while True:
-            self.asked += 1
-            yield Page(frame=DIVIDENDS.empty(), source=self.name, fetched_at=day(1), response_ms=0.0)
-
-
-async def test_two_backfills_of_a_source_share_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-
-    async def sleep(seconds: float) -> None:
-        clock[0] += seconds
-
-    real = RateLimit
-    monkeypatch.setattr(
-        "market_data.jobs.pacing.RateLimit",
-        lambda requests, seconds: real(requests, seconds, clock=lambda: clock[0], sleep=sleep),
-    )
-    inner = Endless()
-    wrapped = paced({AssetClass.STOCK: [inner], AssetClass.CRYPTO: [inner]}, 50)
-    assert wrapped[AssetClass.STOCK][0] is wrapped[AssetClass.CRYPTO][0]
-    first, second = (
-        wrapped[group][0].fetch_candles(KO, Timeframe.D1, day(1), day(2), now=day(3))
-        for group in (AssetClass.STOCK, AssetClass.CRYPTO)
-    )
-    for _ in range(75):
-        await anext(first)
-        await anext(second)
-    # 150 requests at 50 a minute: the last of them two minutes after the first.
-    assert (inner.asked, clock[0]) == (150, 120.0)
-    await first.aclose()
-    await second.aclose()

@@ -161,7 +161,7 @@ def test_nothing_there_is_an_empty_answer_not_an_error(name: str) -> None:
     fake = LOADED[name]
     provider, http = build(name, fake.Source())
     assert run(candles(provider, *fake.EMPTY, now=fake.NOW)).height == 0
-    assert http.breaker.failures == 0
+    assert not any(channel.gate.failures for channel in http.channels.values())
 
 
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in sorted(PROVIDERS) for i in range(len(LOADED[n].ERRORS))])
@@ -251,7 +251,9 @@ def test_a_bare_status_is_an_error_of_its_kind_and_never_an_empty_answer(name: s
         run(candles(provider, *LOADED[name].CASES[0], now=LOADED[name].NOW))
     assert isinstance(caught.value, BARE.get(status, (PermanentError, RateLimited)))
     if isinstance(caught.value, PermanentError):
-        assert http.breaker.failures == 0, "it is an answer, and says nothing against the source"
+        assert not any(channel.gate.failures for channel in http.channels.values()), (
+            "it is an answer, and says nothing against the source"
+        )
 
 
 @each_provider

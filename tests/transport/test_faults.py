@@ -15,7 +15,8 @@ import pytest
 
 from market_data.model.errors import ConnectionLost, MalformedPayload, ProviderUnavailable
 from market_data.model.provider import ProviderSettings
-from market_data.transport.http import Dialect, Http
+from market_data.transport.channel import Dialect
+from market_data.transport.http import Http
 from market_data.transport.senders import BrowserSender, HttpxSender, Response
 
 PLAIN = Dialect(classify=lambda _: None)
@@ -48,7 +49,7 @@ async def get(url: str, *, dialect: Dialect = PLAIN, **settings: Any) -> Respons
     configured = ProviderSettings(**{"max_retries": 0, "timeout_seconds": 30, "max_response_bytes": 10**6} | settings)
     http = Http("there", configured)
     try:
-        return await http.get(url, dialect)
+        return await http.channel().get(url, dialect)
     finally:
         await http.aclose()
 
@@ -226,7 +227,8 @@ async def test_closed_connections_open_again(dialect: Dialect) -> None:
         writer.write(head("Content-Length: 2") + b"[]")
 
     http = Http("there", ProviderSettings())
+    channel = http.channel()
     async with listening(answer) as url:
         for _ in range(2):
-            assert (await http.get(url, dialect)).body == b"[]"
+            assert (await channel.get(url, dialect)).body == b"[]"
             await http.aclose()

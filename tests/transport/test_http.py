@@ -19,10 +19,12 @@ from market_data.model.errors import (
     UnknownInstrument,
 )
 from market_data.model.provider import ProviderSettings
-from market_data.transport.breaker import Breaker, BreakerState
-from market_data.transport.http import Dialect, Http
+from market_data.transport.budget import Budget, Time
+from market_data.transport.channel import Channel, Dialect
+from market_data.transport.gate import BreakerState, Gate, Refused
+from market_data.transport.http import Http
+from market_data.transport.ledger import Key, LocalLedger, Rate
 from market_data.transport.ordered import fetch_ordered
-from market_data.transport.ratelimit import RateLimit
 from market_data.transport.senders import Request, Response
 
 URL = "http://there.example/"
@@ -75,110 +77,116 @@ def used_weight(response: Response) -> tuple[float, float] | None:
 DIALECT = Dialect(classify=classify, quota=used_weight)
 
 
-def build(source: Scripted, **settings: Any) -> tuple[Http, Clock]:
+def build(source: Scripted, **settings: Any) -> tuple[Channel, Clock]:
     clock = Clock()
     configured = ProviderSettings(**{"requests_per_minute": 60_000} | settings)
-    return Http("there", configured, sender=source, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0), clock
+    http = Http("there", configured, sender=source, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0)
+    return http.channel(), clock
 
 
 async def test_transient_errors_are_tried_again_two_four_eight_seconds_apart() -> None:
     source = Scripted(503, 503, 503, 200)
-    http, clock = build(source)
-    assert (await http.get(URL, DIALECT)).status == 200
+    channel, clock = build(source)
+    assert (await channel.get(URL, DIALECT)).status == 200
     assert (source.sent, clock.slept) == (4, [2.0, 4.0, 8.0])
 
 
 async def test_and_then_given_up() -> None:
     source = Scripted(503)
-    http, _ = build(source)
+    channel, _ = build(source)
     with pytest.raises(ProviderUnavailable):
-        await http.get(URL, DIALECT)
+        await channel.get(URL, DIALECT)
     assert source.sent == 4
 
 
 @pytest.mark.parametrize("status", [404, 403, 299])
 async def test_permanent_errors_are_not(status: int) -> None:
     source = Scripted(status)
-    http, clock = build(source)
+    channel, clock = build(source)
     with pytest.raises(MarketDataError):
-        await http.get(URL, DIALECT)
+        await channel.get(URL, DIALECT)
     assert (source.sent, clock.slept) == (1, [])
-    assert http.breaker.failures == 0
+    assert channel.gate.failures == 0
 
 
 async def test_retry_after_is_obeyed() -> None:
-    http, clock = build(Scripted(429, 200, headers={"retry-after": "30"}))
-    await http.get(URL, DIALECT)
+    channel, clock = build(Scripted(429, 200, headers={"retry-after": "30"}))
+    await channel.get(URL, DIALECT)
     assert clock.seconds == 30
 
 
 async def test_everybody_waits_when_one_is_told_to() -> None:
     source = Scripted(429, 200, headers={"retry-after": "30"})
-    http, clock = build(source)
-    await asyncio.gather(http.get(URL, DIALECT), http.get(URL, DIALECT))
+    channel, clock = build(source)
+    await asyncio.gather(channel.get(URL, DIALECT), channel.get(URL, DIALECT))
     assert clock.seconds >= 30
-    other_limit, _ = http.limit("other"), None
-    assert await other_limit.acquire() == 0
 
 
 async def test_a_ban_longer_than_the_deadline_is_not_waited_for() -> None:
     source = Scripted(429, headers={"retry-after": "259200"})
-    http, clock = build(source)
+    channel, clock = build(source)
     with pytest.raises(RateLimited) as caught:
-        await http.get(URL, DIALECT)
+        await channel.get(URL, DIALECT)
     assert caught.value.retry_after == 259200
     assert (source.sent, clock.slept) == (1, [])
 
 
 async def test_no_try_begins_after_the_deadline() -> None:
     source = Scripted(503)
-    http, clock = build(source, deadline_seconds=5, max_retries=10)
+    channel, clock = build(source, deadline_seconds=5, max_retries=10)
     with pytest.raises(ProviderUnavailable):
-        await http.get(URL, DIALECT)
+        await channel.get(URL, DIALECT)
     assert (source.sent, clock.slept) == (2, [2.0])
 
 
 async def test_the_breaker_opens_after_three_failed_requests_and_closes_after_one_success() -> None:
     source = Scripted(*[503] * 4, 200)
-    http, clock = build(source, max_retries=0)
+    channel, clock = build(source, max_retries=0)
     for _ in range(3):
         with pytest.raises(ProviderUnavailable, match="503"):
-            await http.get(URL, DIALECT)
-    assert http.breaker.state is BreakerState.OPEN
+            await channel.get(URL, DIALECT)
+    assert channel.gate.state is BreakerState.OPEN
     with pytest.raises(ProviderUnavailable, match="300 s more after 3 failures"):
-        await http.get(URL, DIALECT)
+        await channel.get(URL, DIALECT)
     assert source.sent == 3, "an open breaker sends nothing"
     clock.seconds += 300
-    assert http.breaker.state is BreakerState.HALF_OPEN
+    assert channel.gate.state is BreakerState.HALF_OPEN
     with pytest.raises(ProviderUnavailable, match="503"):
-        await http.get(URL, DIALECT)
-    assert http.breaker.state is BreakerState.OPEN, "one failure of the probe opens it again"
+        await channel.get(URL, DIALECT)
+    assert channel.gate.state is BreakerState.OPEN, "one failure of the probe opens it again"
     clock.seconds += 300
-    await http.get(URL, DIALECT)
-    assert (http.breaker.state, http.breaker.failures) == (BreakerState.CLOSED, 0)
+    await channel.get(URL, DIALECT)
+    assert (channel.gate.state, channel.gate.failures) == (BreakerState.CLOSED, 0)
 
 
-def test_one_probe_at_a_time() -> None:
+def gate(**settings: Any) -> tuple[Gate, Clock]:
     clock = Clock()
-    breaker = Breaker("there", failures=1, seconds=10, clock=clock)
-    breaker.check()
-    breaker.failed(ProviderUnavailable("down"))
+    key = Key("there", "there", "there")
+    return Gate(key, LocalLedger(clock), ProviderSettings(**settings), Time(clock=clock, sleep=clock.sleep)), clock
+
+
+async def test_one_probe_at_a_time() -> None:
+    breaker, clock = gate(breaker_failures=1, breaker_seconds=10)
+    assert not await breaker.enter()
+    await breaker.failed(ProviderUnavailable("down"), probing=False)
     assert breaker.rests_for == 10
     clock.seconds = 10
-    breaker.check()
-    with pytest.raises(ProviderUnavailable):
-        breaker.check()
-    breaker.cancelled()
-    breaker.check()
+    assert await breaker.enter()
+    with pytest.raises(Refused, match="tried by another"):
+        await breaker.enter()
+    await breaker.undecided(probing=True)
+    assert await breaker.enter()
+    clock.seconds += 120
+    assert await breaker.enter(), "who found out never came back"
 
 
-def test_a_permanent_error_counts_as_an_answer_but_garbage_as_none() -> None:
-    breaker = Breaker("there", failures=3, clock=Clock())
-    breaker.failed(ProviderUnavailable("1"))
-    breaker.failed(ProviderUnavailable("2"))
-    breaker.failed(MalformedPayload("garbage"))
+async def test_a_permanent_error_counts_as_an_answer_but_garbage_as_none() -> None:
+    breaker, _ = gate()
+    await breaker.failed(ProviderUnavailable("1"), probing=False)
+    await breaker.failed(ProviderUnavailable("2"), probing=False)
+    await breaker.failed(MalformedPayload("garbage"), probing=False)
     assert breaker.failures == 2
-    breaker.failed(UnknownInstrument("no such"))
+    await breaker.failed(UnknownInstrument("no such"), probing=False)
     assert breaker.failures == 0
 
 
@@ -188,22 +196,22 @@ async def test_a_cancelled_request_leaves_no_trace() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-    http, _ = build(Hanging(200))
-    task = asyncio.ensure_future(http.get(URL, DIALECT))
+    channel, _ = build(Hanging(200))
+    task = asyncio.ensure_future(channel.get(URL, DIALECT))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert http.breaker.failures == 0
+    assert channel.gate.failures == 0
 
 
 async def test_at_most_so_many_in_any_window() -> None:
     clock = Clock()
-    limit = RateLimit(5, 60, clock=clock, sleep=clock.sleep)
+    budget, key = Budget(Rate(5, 60), LocalLedger(clock), Time(clock=clock, sleep=clock.sleep)), Key("a", "a", "a")
     granted: list[float] = []
 
     async def ask() -> None:
-        await limit.acquire()
+        await budget.acquire(key, lambda *_: None)
         granted.append(clock())
 
     await asyncio.gather(*(ask() for _ in range(23)))
@@ -214,19 +222,20 @@ async def test_at_most_so_many_in_any_window() -> None:
 
 async def test_half_a_request_a_minute() -> None:
     clock = Clock()
-    limit = RateLimit(0.5, 60, clock=clock, sleep=clock.sleep)
-    await limit.acquire()
-    assert await limit.acquire() == 120
+    budget, key = Budget(Rate(0.5, 60), LocalLedger(clock), Time(clock=clock, sleep=clock.sleep)), Key("a", "a", "a")
+    await budget.acquire(key, lambda *_: None)
+    await budget.acquire(key, lambda *_: None)
+    assert clock.seconds == 120
 
 
 async def test_the_sources_own_count_slows_us_down() -> None:
-    http, clock = build(Scripted(200, headers={"used": "89"}))
-    await http.get(URL, DIALECT)
-    await http.get(URL, DIALECT)
-    assert (clock.seconds, http.quota_remaining) == (0, 11)
-    http, clock = build(Scripted(200, headers={"used": "90"}))
-    await http.get(URL, DIALECT)
-    await http.get(URL, DIALECT)
+    channel, clock = build(Scripted(200, headers={"used": "89"}))
+    await channel.get(URL, DIALECT)
+    await channel.get(URL, DIALECT)
+    assert (clock.seconds, channel.quota_remaining) == (0, 11)
+    channel, clock = build(Scripted(200, headers={"used": "90"}))
+    await channel.get(URL, DIALECT)
+    await channel.get(URL, DIALECT)
     assert clock.seconds == 15
 
 
@@ -290,9 +299,9 @@ def test_retry_after_in_seconds_or_as_a_date(text: str, check: Callable[[float |
 )
 async def test_an_address_that_is_none_is_a_wrong_setting(url: str, said: str) -> None:
     sender = Scripted(200)
-    http = Http("binance", ProviderSettings(), sender=sender)
+    channel = Http("binance", ProviderSettings(), sender=sender).channel()
     with pytest.raises(ConfigError, match=said) as caught:
-        await http.get(url, Dialect(classify=lambda _: None))
+        await channel.get(url, Dialect(classify=lambda _: None))
     assert "providers.binance" in str(caught.value)
     assert "hidden" not in str(caught.value)
-    assert (sender.sent, http.breaker.failures) == (0, 0)
+    assert (sender.sent, channel.gate.failures) == (0, 0)

@@ -108,6 +108,17 @@ class Capability(Document):
     live: bool
 
 
+class ChannelState(Document):
+    """One class of endpoints of a source's host, as all processes know it."""
+
+    name: Annotated[str, Field(examples=["binance:archive"])]
+    breaker: Annotated[Literal["closed", "open", "half_open"], Field(examples=["closed"])]
+    asked_again_in: Annotated[float, Field(examples=[0.0])]
+    """Seconds for which it is left alone: the breaker's rest, or what the source told."""
+    reason: str | None
+    """The last failure, or what the source said."""
+
+
 class ProviderState(Document):
     """A source and how it does."""
 
@@ -119,6 +130,8 @@ class ProviderState(Document):
     priority: dict[str, int]
     """By asset class: 1 is asked first."""
     breaker: Annotated[Literal["closed", "open", "half_open"], Field(examples=["closed"])]
+    """Of its channels the one furthest from closed."""
+    channels: list[ChannelState]
     quota_remaining: float | None
     capabilities: list[Capability]
 

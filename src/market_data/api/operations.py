@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Final
 
 import polars as pl
@@ -15,6 +16,7 @@ from market_data.api.jobs import job_page
 from market_data.api.operation_documents import (
     Alive,
     Capability,
+    ChannelState,
     Check,
     Health,
     Instruments,
@@ -32,7 +34,8 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.monitoring.readings import LOG_WINDOW, QUALITY_WINDOW, Readings
 from market_data.monitoring.rules import QUEUE_STUCK, overdue_beyond_critical
-from market_data.transport.breaker import BreakerState
+from market_data.transport.gate import breaker_state, worst_breaker
+from market_data.transport.ledger import Standing
 
 MOST_NAMED: Final = 3
 
@@ -141,20 +144,24 @@ def instruments_known(served: Served) -> list[Instrument]:
 @listings.get("/providers", responses=described())
 def providers(served: Backing) -> Providers:
     """The enabled sources: what each serves, whether it can be asked, and how it does."""
-    found = [_provider(served, name, provider) for name, provider in sorted(served.app.providers.items())]
+    standings = served.app.channels()
+    found = [_provider(served, name, provider, standings) for name, provider in sorted(served.app.providers.items())]
     return Providers(count=len(found), providers=found)
 
 
-def _provider(served: Served, name: str, provider: Provider) -> ProviderState:
-    http = next((http for http in served.app.connections if http.name == name), None)
+def _provider(served: Served, name: str, provider: Provider, standings: Mapping[str, Standing]) -> ProviderState:
+    opened = next((http.channels for http in served.app.connections if http.name == name), {})
+    channels = [_channel(channel, standings[channel]) for channel in opened]
+    quotas = [channel.quota_remaining for channel in opened.values() if channel.quota_remaining is not None]
     order = served.app.settings.instruments.priority
     return ProviderState(
         name=name,
         ready=provider.ready is None,
         reason=provider.ready,
         priority={group.value: names.index(name) + 1 for group, names in order.items() if name in names},
-        breaker=(http.breaker.state if http else BreakerState.CLOSED).value,
-        quota_remaining=http.quota_remaining if http else None,
+        breaker=worst_breaker(standings[channel] for channel in opened).value,
+        channels=channels,
+        quota_remaining=min(quotas, default=None),
         capabilities=[
             Capability(
                 dataset=capability.dataset.name,
@@ -165,6 +172,15 @@ def _provider(served: Served, name: str, provider: Provider) -> ProviderState:
             )
             for capability in provider.capabilities
         ],
+    )
+
+
+def _channel(name: str, standing: Standing) -> ChannelState:
+    return ChannelState(
+        name=name,
+        breaker=breaker_state(standing).value,
+        asked_again_in=max(standing.rests_for, standing.banned_for),
+        reason=(standing.ban if standing.banned_for else standing.fault) or None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -27,10 +27,13 @@ from market_data.storage.series.own_features import declare
 from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import upgrade
+from market_data.storage.work.channels import SharedLedger, channel_standings
 from market_data.storage.work.state import keep_apart
 from market_data.storage.work.summaries import Summaries
 from market_data.storage.work.tracked import Tracked, tracked
+from market_data.transport.gate import breaker_state
 from market_data.transport.http import Http
+from market_data.transport.ledger import Ledger, LocalLedger, Standing
 
 if TYPE_CHECKING:
     from market_data.jobs.parts import Limits
@@ -80,6 +83,7 @@ class App:
     enricher: Enricher
     clock: Callable[[], datetime]
     connections: Sequence[Http]
+    ledger: Ledger
     loop: OwnLoop
     standings: Standings
     collector: Collector
@@ -134,11 +138,17 @@ class App:
         """A worker, to be run in an event loop."""
         from market_data.jobs.worker import Worker
 
-        return Worker(open_workshop(self), worker_limits(self.settings), self.breakers)
+        return Worker(open_workshop(self), worker_limits(self.settings))
+
+    def channels(self) -> dict[str, Standing]:
+        """How every channel of the enabled sources stands, as all processes know it, by name."""
+        names = [name for http in self.connections for name in http.channels]
+        stored = channel_standings(self.database)
+        return {name: stored.get(name, Standing()) for name in sorted(names)}
 
     def breakers(self) -> dict[str, str]:
-        """Per source the state of its breaker in this process."""
-        return {http.name: http.breaker.state.value for http in self.connections}
+        """The state of every channel's breaker."""
+        return {name: breaker_state(standing).value for name, standing in self.channels().items()}
 
     @property
     def observer(self) -> Observer:
@@ -159,6 +169,7 @@ class App:
         """Close the connections to all sources, in the event loop that used them; a later request opens new ones."""
         for http in self.connections:
             await http.aclose()
+        await self.ledger.aclose()
 
     def status(self, instrument: Instrument) -> dict[str, Any]:
         """Where an instrument stands; see `pipeline.status.Standing`."""
@@ -177,10 +188,13 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         ConfigError: when a setting is wrong.
         DatabaseUnavailable, StorageError: when the database cannot be opened or brought up to date.
     """
-    providers, connections = open_providers(settings)
     shelves = open_shelves(settings.features.paths)
+    # What is wrong with the providers' settings is said before a database is opened for them.
+    open_providers(settings)
     with open_database(settings) as database, OwnLoop() as loop:
         upgrade(database)
+        ledger = SharedLedger(database)
+        providers, connections = open_providers(settings, ledger)
         declare(database, [each for each in shelves.features if each.name in shelves.own], violations, clock())
         keep_apart(database, sandbox=settings.database.sandbox, now=clock())
         enricher = Enricher(
@@ -200,6 +214,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             enricher=enricher,
             clock=clock,
             connections=tuple(connections),
+            ledger=ledger,
             loop=loop,
             standings=Standings(database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of)),
             collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
@@ -214,17 +229,14 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
 
 
 def open_workshop(app: App) -> Workshop:
-    """What a worker works with: the app's pipelines, and the same at the pace of backfills."""
-    from market_data.jobs.pacing import paced
+    """What a worker works with."""
     from market_data.jobs.tasks import Workshop
 
-    settings, patient = app.settings, paced(app.enricher.providers, app.settings.pipelines.backfill_requests_per_minute)
+    settings = app.settings
     return Workshop(
         database=app.database,
         enricher=app.enricher,
         collector=app.collector,
-        patient_enricher=replace(app.enricher, providers=patient),
-        patient_collector=replace(app.collector, providers=patient),
         recomputation=app.recomputation,
         healer=Healer(app.database, app.enricher.providers, app.shelves, app.clock),
         providers=app.enricher.providers,

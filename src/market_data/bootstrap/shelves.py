@@ -20,6 +20,7 @@ from market_data.shelf import collect, collect_classes
 from market_data.storage.series.own_features import own_among
 from market_data.storage.server.migration_files import declare_features
 from market_data.transport.http import Http
+from market_data.transport.ledger import Ledger, LocalLedger
 
 
 def declared_features() -> dict[str, Feature]:
@@ -47,8 +48,11 @@ def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:
     )
 
 
-def open_providers(settings: Settings) -> tuple[dict[str, Provider], list[Http]]:
+def open_providers(settings: Settings, ledger: Ledger | None = None) -> tuple[dict[str, Provider], list[Http]]:
     """Every enabled provider by name, and their HTTP clients.
+
+    Args:
+        ledger: what their channels have in common with other processes; None when there is no database.
 
     Raises:
         ConfigError: when a setting of a provider is unknown or wrong, or the settings name a provider nobody declares.
@@ -57,10 +61,11 @@ def open_providers(settings: Settings) -> tuple[dict[str, Provider], list[Http]]
     reject_unknown_providers(settings, kinds)
     opened: dict[str, Provider] = {}
     connections: list[Http] = []
+    ledger, patient = ledger or LocalLedger(), settings.pipelines.backfill_requests_per_minute
     for name, kind in kinds.items():
         own = provider_settings(settings.providers.get(name, {}), kind.Settings, name, settings.origins)
         if own.enabled:
-            connections.append(Http(name, own))
+            connections.append(Http(name, own, ledger=ledger, patient_per_minute=patient))
             opened[name] = kind(own, connections[-1])
     return opened, connections
 

@@ -22,6 +22,7 @@ from market_data.pipeline.fetch.reconcile import reconcile
 from market_data.storage.server.growth import prune
 from market_data.storage.work import job_reads
 from market_data.storage.work import jobs as work
+from market_data.transport.budget import patiently
 
 if TYPE_CHECKING:
     from market_data.pipeline.fetch.collect import Collected, Collector
@@ -95,13 +96,11 @@ class Gathered:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """What the tasks work with; `patient_enricher` and `patient_collector` keep to the pace of backfills."""
+    """What the tasks work with; backfills keep to their own pace of asking."""
 
     database: Database
     enricher: Enricher
     collector: Collector
-    patient_enricher: Enricher
-    patient_collector: Collector
     recomputation: Recomputation
     healer: Healer
     providers: Mapping[AssetClass, Sequence[Provider]]
@@ -118,9 +117,8 @@ class Workshop:
         """
         kind, task = part.task.kind, part.task
         if kind in (Kind.ENRICH, Kind.BACKFILL):
-            if task.dataset == CANDLES_NAME:
-                return await self._candles(part, watch)
-            return await self._dataset(part, watch)
+            with patiently(kind is Kind.BACKFILL):
+                return await (self._candles if task.dataset == CANDLES_NAME else self._dataset)(part, watch)
         if kind is Kind.HEAL:
             return await self._heal(task)
         if kind is Kind.RECONCILE:
@@ -147,8 +145,7 @@ class Workshop:
         def step(progress: Progress) -> None:
             watch.step(progress.done, progress.expected)
 
-        enricher = self.patient_enricher if task.kind is Kind.BACKFILL else self.enricher
-        (report,) = await enricher.enrich([series.instrument], [series.timeframe], start, end, step, part.run_id)
+        (report,) = await self.enricher.enrich([series.instrument], [series.timeframe], start, end, step, part.run_id)
         first = report.span.start if report.span else start
         return Result(
             error=report.error,
@@ -168,9 +165,8 @@ class Workshop:
         if backfill:
             span = await asyncio.to_thread(uncollected, self.database, dataset, instrument, span)
         gathered = Gathered()
-        collector = self.patient_collector if backfill else self.collector
         for chunk in span.split(plan.chunk) if span else ():
-            gathered.add(await collector.collect(dataset, instrument, chunk, run_id=part.run_id))
+            gathered.add(await self.collector.collect(dataset, instrument, chunk, run_id=part.run_id))
             if gathered.stuck:
                 break
             if backfill:

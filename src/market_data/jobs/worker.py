@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from socket import gethostname
@@ -61,11 +61,9 @@ class Worker:
     Args:
         workshop: what the tasks work with.
         limits: how many parts at once, how long to drain, when another worker counts as dead.
-        breakers: per source the state of its breaker in this process, to be told to the others.
     """
 
-    def __init__(self, workshop: Workshop, limits: Limits, breakers: Callable[[], Mapping[str, str]] = dict) -> None:
-        self._breakers = breakers
+    def __init__(self, workshop: Workshop, limits: Limits) -> None:
         self._workshop = workshop
         self._database = workshop.database
         self._limits = limits
@@ -173,14 +171,14 @@ class Worker:
             worker.stop()  # type: ignore[no-untyped-call]
 
     async def _report(self, worker: QueueWorker) -> None:
-        """Tell the others how this process finds the sources, again and again."""
+        """Tell the others that this process is there, again and again."""
         while worker.worker_id is None:  # noqa: ASYNC110  # as above
             await asyncio.sleep(0.01)
         while True:
-            breakers, now = self._breakers(), self._workshop.clock()
+            now = self._workshop.clock()
             try:
                 await asyncio.to_thread(
-                    report_worker, self._database, worker.worker_id, gethostname(), os.getpid(), breakers, now
+                    report_worker, self._database, worker.worker_id, gethostname(), os.getpid(), now
                 )
             except MarketDataError as error:
                 log.warning("report_failed", error=str(error))

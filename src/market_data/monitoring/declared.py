@@ -86,7 +86,7 @@ _DECLARED: Final = (
     Declared("ingestion_errors", _C, "Fetches that failed.", ("source", "dataset")),
     Declared("quota_remaining", _G, "Requests or weight left, as the source said last.", ("source",)),
     Declared("fetch_success_ratio", _G, "Share of the fetches of the last 24 hours that went well, 0 to 1."),
-    Declared("breaker_state", _G, "The source's breaker in the process where it is worst: 0 closed, 1 half open, "
+    Declared("breaker_state", _G, "The breaker of a source's channel, by its name: 0 closed, 1 half open, "
              "2 open.", ("source",)),
     Declared("computations", _C, "Feature computations by what became of them.", ("outcome",)),
     Declared("compute_seconds", _S, "Time spent computing features."),

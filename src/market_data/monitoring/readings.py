@@ -15,7 +15,7 @@ from market_data.storage.server.database import Database
 from market_data.storage.work import job_reads, switches
 from market_data.storage.work.tallies import Tallies
 from market_data.storage.work.tracked import Tracked
-from market_data.storage.work.workers import live_workers, worst_breakers
+from market_data.storage.work.workers import live_workers
 
 # A worker reports every few seconds; one silent for longer is gone.
 WORKER_SILENT: Final = timedelta(seconds=60)
@@ -70,7 +70,7 @@ class Observer:
     """Takes readings; safe between threads.
 
     Attributes:
-        breakers: those of this process, by source.
+        breakers: the state of every channel's breaker, as all processes know it.
     """
 
     database: Database
@@ -99,7 +99,7 @@ class Observer:
             at=now,
             limits=self.limits,
             instruments=self._instruments(now),
-            breakers=worst_breakers([self.breakers(), *(worker.breakers for worker in workers)]),
+            breakers=self.breakers(),
             fetch_success=_share(tallies.fetches(now - LOG_WINDOW)),
             compute_success=_share(tallies.computations(now - LOG_WINDOW)),
             average_quality=tallies.quality((now - QUALITY_WINDOW).date())["avg_quality_score"],

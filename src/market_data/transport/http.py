@@ -1,50 +1,40 @@
-"""Http: asks one source over HTTP, within its limits, trying again where that may help."""
+"""Http: one source's HTTP: the channels its provider declares, and the connections they share."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
 
-import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-
-from market_data.model.errors import ConfigError, MarketDataError, ProviderUnavailable, RateLimited, TransientError
 from market_data.model.provider import ProviderSettings
-from market_data.transport.breaker import Breaker
-from market_data.transport.ratelimit import Clock, RateLimit, Sleep
+from market_data.transport.budget import PATIENT_SHARE, Budget, Sleep, Time
+from market_data.transport.channel import Budgets, Channel
+from market_data.transport.gate import Gate
+from market_data.transport.ledger import Clock, Key, Ledger, LocalLedger, Rate
 from market_data.transport.senders import BrowserSender, HttpxSender, Request, Response, Sender
 
-DEFAULT_LIMIT = "default"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """How one source speaks HTTP."""
-
-    classify: Callable[[Response], MarketDataError | None]
-    """The error an answer means, None when it is good."""
-    quota: Callable[[Response], tuple[float, float] | None] = lambda _: None
-    """(used, allowed) of the source's own limit as its headers tell, None when they do not."""
-    browser: bool = False
-    """Whether the source refuses clients without a browser's fingerprint."""
-    takes_redirects: bool = False
-    """Whether a redirect is an answer; followed they are never."""
+# JSON grows to many times its size when it is read; no list of instruments comes near this.
+JSON_BYTES: Final = 64 * 2**20
+MINUTE: Final = 60.0
 
 
 class Http:
-    """One source's HTTP: limits, breaker and connections shared by all tasks of a process.
+    """Opens the channels of one source.
 
     Args:
         name: the source, for messages.
         settings: limits, deadlines and retries.
+        ledger: what is known in common with other processes; None for one of this process alone.
+        patient_per_minute: most requests a minute and channel for work that can wait; None: its share of the rate.
         sender: replaces both senders; the seam for tests.
         clock: monotonic seconds.
         sleep: how to wait.
         jitter: a factor around 1 for each wait between tries.
+        wall: the time of day, for messages.
     """
 
     def __init__(
@@ -52,128 +42,81 @@ class Http:
         name: str,
         settings: ProviderSettings,
         *,
+        ledger: Ledger | None = None,
+        patient_per_minute: float | None = None,
         sender: Sender | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.5),
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.name = name
         self.settings = settings
-        self.breaker = Breaker(name, failures=settings.breaker_failures, seconds=settings.breaker_seconds, clock=clock)
-        self.quota_remaining: float | None = None
+        self.channels: dict[str, Channel] = {}
+        self._ledger = ledger or LocalLedger(clock)
+        self._patient_per_minute = patient_per_minute
         self._plain = sender or HttpxSender()
         self._browser = sender or BrowserSender()
-        self._clock = clock
-        self._sleep = sleep
-        self._jitter = jitter
-        self._limits: dict[str, RateLimit] = {}
+        self._time = Time(clock=clock, sleep=sleep, jitter=jitter, wall=wall)
+        self._budgets: dict[str, Budget] = {}
 
-    def limit(self, name: str = DEFAULT_LIMIT, requests: float | None = None, seconds: float = 60.0) -> RateLimit:
-        """The shared limit of that name; declared by its first caller, from the settings when nothing is given."""
-        if name not in self._limits:
-            if requests is None:
-                requests, seconds = self.settings.requests_per_window
-            self._limits[name] = RateLimit(requests, seconds, clock=self._clock, sleep=self._sleep)
-        return self._limits[name]
-
-    async def get(
+    def channel(
         self,
-        url: str,
-        dialect: Dialect,
+        part: str = "",
         *,
-        params: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        limit: str = DEFAULT_LIMIT,
-    ) -> Response:
-        """The answer to a GET, tried again on transient errors within the deadline.
+        rate: Rate | None = None,
+        budget: str | None = None,
+        host: str | None = None,
+        most_bytes: int = JSON_BYTES,
+    ) -> Channel:
+        """The channel of a class of endpoints, to be declared once.
 
         Args:
-            url: absolute.
-            dialect: how to read the answer's status.
-            params: query parameters; those that are None are left out.
-            headers: more header fields.
-            limit: which of the source's limits it counts against.
-
-        Raises:
-            MarketDataError: as `dialect.classify` says; ConnectionLost and MalformedPayload for what went wrong on
-                the way; ProviderUnavailable while the breaker is open.
-            ConfigError: when the address, which comes from a setting, is none.
+            part: its name within the source; empty for the usual one.
+            rate: its limit; None for the one in the settings.
+            budget: the part it shares its limit with; None for none.
+            host: the part whose bans are its own too; None for none.
+            most_bytes: longest answer read, unpacked; never more than the settings allow.
         """
-        request = Request(
-            url=_checked(self.name, url),
-            params={name: str(value) for name, value in (params or {}).items() if value is not None},
-            headers=dict(headers or {}),
-            timeout_seconds=self.settings.timeout_seconds,
-            max_bytes=self.settings.max_response_bytes,
+        key = Key(
+            channel=self._full(part),
+            budget=self._full(part if budget is None else budget),
+            host=self._full(part if host is None else host),
         )
-        self.breaker.check()
-        try:
-            response: Response = await self._retrying()(self._attempt, request, dialect, self.limit(limit))
-        except MarketDataError as error:
-            self.breaker.failed(error)
-            raise
-        except BaseException:
-            self.breaker.cancelled()
-            raise
-        self.breaker.succeeded()
-        return response
+        allowed = rate or Rate(*self.settings.requests_per_window)
+        slow_key = replace(key, budget=f"{key.budget} patient")
+        self.channels[key.channel] = Channel(
+            key,
+            self.settings,
+            Gate(key, self._ledger, self.settings, self._time),
+            Budgets(
+                live=self._budget(key, allowed),
+                slow=self._budget(slow_key, self._patient(allowed)),
+                slow_key=slow_key,
+            ),
+            self._send,
+            most_bytes=min(most_bytes, self.settings.max_response_bytes),
+            passing=self._time,
+        )
+        return self.channels[key.channel]
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections; a later request opens new ones."""
         await self._plain.aclose()
         if self._browser is not self._plain:
             await self._browser.aclose()
 
-    async def _attempt(self, request: Request, dialect: Dialect, limit: RateLimit) -> Response:
-        await limit.acquire()
-        sender = self._browser if dialect.browser else self._plain
-        response = await sender.send(request)
-        if quota := dialect.quota(response):
-            used, allowed = quota
-            self.quota_remaining = max(0.0, allowed - used)
-            limit.observe(used, allowed)
-        if 300 <= response.status < 400 and not dialect.takes_redirects:
-            # Before the dialect sees it: no source's API redirects, what does is a portal or a consent page.
-            raise ProviderUnavailable(
-                f"{self.name} redirected to {httpx.URL(response.headers.get('location', '')).host}"
-            )
-        if error := dialect.classify(response):
-            if isinstance(error, RateLimited):
-                # Everybody waits, not only the one who was told.
-                limit.pause(min(error.retry_after or 1.0, self.settings.deadline_seconds))
-            raise error
-        return response
+    def _full(self, part: str) -> str:
+        return f"{self.name}:{part}" if part else self.name
 
-    def _retrying(self) -> AsyncRetrying:
-        began = self._clock()
+    def _budget(self, key: Key, rate: Rate) -> Budget:
+        return self._budgets.setdefault(key.budget, Budget(rate, self._ledger, self._time))
 
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.retry_after if isinstance(error, RateLimited) else None
-            return asked if asked is not None else float(2**state.attempt_number) * self._jitter()
+    def _patient(self, rate: Rate) -> Rate:
+        room = rate.below(PATIENT_SHARE)
+        if self._patient_per_minute is None or room.requests / room.seconds <= self._patient_per_minute / MINUTE:
+            return room
+        return Rate(self._patient_per_minute, MINUTE)
 
-        def stop(state: RetryCallState) -> bool:
-            too_late = self._clock() - began + state.upcoming_sleep > self.settings.deadline_seconds
-            return state.attempt_number > self.settings.max_retries or too_late
-
-        return AsyncRetrying(
-            sleep=self._sleep, wait=wait, stop=stop, retry=retry_if_exception_type(TransientError), reraise=True
-        )
-
-
-def _checked(name: str, url: str) -> str:
-    """The address, which comes from a setting; what is wrong with one, senders tell late and each in its own way.
-
-    Raises:
-        ConfigError: naming what is wrong; never with the query, which may hold a key.
-    """
-    address = f"the address of providers.{name}, {url.partition('?')[0]!r},"
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ConfigError(f"{address} is none: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"{address} is none: http:// or https:// and a host are needed")
-    if parsed.port is not None and not 0 < parsed.port < 65536:
-        raise ConfigError(f"{address} has port {parsed.port}: 1 to 65535 are valid")
-    return url
+    async def _send(self, request: Request, browser: bool) -> Response:
+        return await (self._browser if browser else self._plain).send(request)

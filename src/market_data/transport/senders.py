@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
@@ -14,10 +15,15 @@ from typing import Any, Protocol, cast
 import httpx
 
 from market_data.model.errors import ConnectionLost, MalformedPayload
+from market_data.model.text import cleaned
+from market_data.transport.surroundings import Proxy, Surroundings
 
 USER_AGENT = "market-data-platform/0.1"
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 INFLATE_STEP_BYTES = 2**20
+# More digits than any moment or span has; a float takes them.
+LONGEST_NUMBER = 18
+SECRET_LETTERS = 6
 # libcurl's CURL_WRITEFUNC_ERROR: ends the transfer.
 WRITE_REFUSED = 0xFFFFFFFF
 
@@ -35,7 +41,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A complete answer; header names in lower case."""
+    """A complete answer; header names in lower case. Whatever a source sent, reading it raises nothing."""
 
     url: str
     status: int
@@ -47,26 +53,42 @@ class Response:
     @property
     def server_time(self) -> datetime | None:
         """The source's clock, to the second, from its Date header; None when it sent none."""
-        try:
-            return parsedate_to_datetime(self.headers["date"]).astimezone(UTC)
-        except (KeyError, ValueError):
-            return None
+        return _moment(self.headers.get("date", ""))
 
     @property
     def retry_after(self) -> float | None:
         """Seconds the source asks to wait; None when it does not say."""
         text = self.headers.get("retry-after", "").strip()
-        if text.isdigit():
-            return float(text)
+        if text.isascii() and text.isdigit():
+            return float(text[:LONGEST_NUMBER])
+        moment = _moment(text)
+        return None if moment is None else max(0.0, (moment - self.fetched_at).total_seconds())
+
+    @property
+    def redirected_to(self) -> str:
+        """The host a redirect names; empty when it names none."""
         try:
-            return max(0.0, (parsedate_to_datetime(text) - self.fetched_at).total_seconds())
-        except (ValueError, TypeError):
-            return None
+            return httpx.URL(self.headers.get("location", "")).host
+        except (httpx.InvalidURL, UnicodeError):
+            return ""
+
+    def header_number(self, name: str) -> float | None:
+        """The number a header holds, of digits and one point; None for anything else."""
+        text = self.headers.get(name, "").strip()
+        return float(text[:LONGEST_NUMBER]) if text.isascii() and text.replace(".", "", 1).isdigit() else None
 
     def excerpt(self, length: int = 200) -> str:
         """The start of the body as printable text on one line, for messages."""
-        text = " ".join(self.body[: 4 * length].decode("utf-8", "replace").split())
-        return text[:length] or "(empty body)"
+        return cleaned(self.body[: 8 * length].decode("utf-8", "replace"), length) or "(empty body)"
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment a header names; None for whatever is none."""
+    try:
+        named = parsedate_to_datetime(text)
+        return (named if named.tzinfo else named.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
 
 
 class Sender(Protocol):
@@ -91,17 +113,19 @@ class HttpxSender:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._transport = transport
-        self._client: httpx.AsyncClient | None = None
+        self._surroundings = Surroundings.read()
+        # By proxy, for a source's hosts may be reached by different ones.
+        self._clients: dict[Proxy | None, httpx.AsyncClient] = {}
 
     async def send(self, request: Request) -> Response:
         """See `Sender`."""
         began = time.perf_counter()
+        proxy = None if self._transport else self._surroundings.proxy_for(request.url)
+        client = self._opened(proxy)
         try:
             async with (
                 asyncio.timeout(request.timeout_seconds),
-                self._opened().stream(
-                    "GET", request.url, params=request.params or None, headers=request.headers
-                ) as answer,
+                client.stream("GET", request.url, params=request.params or None, headers=request.headers) as answer,
             ):
                 encoding = answer.headers.get("content-encoding", "identity")
                 # The stream as it comes: httpx would unpack each chunk whole.
@@ -109,64 +133,70 @@ class HttpxSender:
                 body = await _read(aiter(stream), encoding, request)
                 return _response(request, answer.status_code, answer.headers, body, began)
         except TimeoutError:
-            raise ConnectionLost(f"{_host(request)}: no complete answer in {request.timeout_seconds:g} s") from None
+            raise _late(request, proxy) from None
+        except httpx.LocalProtocolError:
+            # Its words quote the header, which may hold a key.
+            raise MalformedPayload(f"{_host(request)} cannot be asked: a header of ours is none") from None
         except httpx.HTTPError as error:
-            raise ConnectionLost(f"{_host(request)}: {type(error).__name__}: {error}") from error
+            raise _lost(request, proxy, error) from None
 
     async def aclose(self) -> None:
         """Closes its connections; a later request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.aclose()
 
-    def _opened(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = httpx.AsyncClient(
+    def _opened(self, proxy: Proxy | None) -> httpx.AsyncClient:
+        if proxy not in self._clients:
+            self._clients[proxy] = httpx.AsyncClient(
                 transport=self._transport,
+                proxy=None if proxy is None else proxy.address,
+                verify=False if self._transport else self._surroundings.tls(),  # a test's has no TLS
+                trust_env=False,
                 follow_redirects=False,
                 limits=httpx.Limits(max_connections=32, max_keepalive_connections=16),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
                 # The total limit is ours; httpx would count each read anew.
                 timeout=None,  # noqa: S113
             )
-        return self._client
+        return self._clients[proxy]
 
 
 class BrowserSender:
     """Sends with a browser's TLS fingerprint, for sources that refuse others."""
 
     def __init__(self) -> None:
+        self._surroundings = Surroundings.read()
         self._session: Any = None
 
     async def send(self, request: Request) -> Response:
         """See `Sender`."""
         # Imported here: only one source needs it, and loading libcurl takes time.
-        from curl_cffi.requests import AsyncSession
         from curl_cffi.requests.exceptions import RequestException, Timeout
 
-        if self._session is None:
-            # No User-Agent of our own: it must match the fingerprint.
-            self._session = AsyncSession(impersonate="chrome", allow_redirects=False)
+        proxy, session = self._surroundings.proxy_for(request.url), self._opened()
         began = time.perf_counter()
         bounded = _Bounded(request.max_bytes)
         try:
             # Not its streaming: giving up half way would wait for the rest.
             async with asyncio.timeout(request.timeout_seconds):
-                answer = await self._session.get(
+                answer = await session.get(
                     request.url,
                     params=dict(request.params) or None,
                     headers=dict(request.headers),
+                    # Empty is none: libcurl would look into the environment itself.
+                    proxies={"all": "" if proxy is None else proxy.address},
                     timeout=request.timeout_seconds,
                     content_callback=bounded.take,
                 )
         except (TimeoutError, Timeout):
-            raise ConnectionLost(f"{_host(request)}: no complete answer in {request.timeout_seconds:g} s") from None
+            raise _late(request, proxy) from None
         except RequestException as error:
             if bounded.overflown:
                 raise MalformedPayload(
                     f"{_host(request)} sent more than the {request.max_bytes} bytes allowed"
                 ) from None
-            raise ConnectionLost(f"{_host(request)}: {type(error).__name__}: {error}") from error
+            raise _lost(request, proxy, error) from None
         return _response(request, answer.status_code, answer.headers, bounded.body, began)
 
     async def aclose(self) -> None:
@@ -175,13 +205,31 @@ class BrowserSender:
         if session is not None:
             await session.close()
 
+    def _opened(self) -> Any:
+        from curl_cffi import CurlOpt
+        from curl_cffi.requests import AsyncSession
+
+        if self._session is None:
+            named = self._surroundings.authorities
+            folder = named is not None and named[0] == "SSL_CERT_DIR"
+            path: Any = True if named is None else named[1]
+            # No User-Agent of our own: it must match the fingerprint.
+            self._session = AsyncSession(
+                impersonate="chrome",
+                allow_redirects=False,
+                trust_env=False,
+                verify=True if folder else path,
+                curl_options={CurlOpt.NOPROXY: ""} | ({CurlOpt.CAPATH: path} if folder else {}),
+            )
+        return self._session
+
 
 class _Bounded:
     """Collects the pieces libcurl hands over, unpacked, until they are too many."""
 
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
-        self._parts: list[bytes] = []
+        self._parts = io.BytesIO()
         self.overflown = False
 
     def take(self, part: bytes) -> int:
@@ -189,29 +237,28 @@ class _Bounded:
         if self._room < 0:
             self.overflown = True
             return WRITE_REFUSED
-        self._parts.append(part)
-        return len(part)
+        return self._parts.write(part)
 
     @property
     def body(self) -> bytes:
-        return b"".join(self._parts)
+        return self._parts.getvalue()
 
 
 async def _read(chunks: AsyncIterator[bytes], encoding: str, request: Request) -> bytes:
     if encoding not in ("identity", "gzip", "deflate", ""):
         raise MalformedPayload(f"{_host(request)} packed its answer as {encoding!r}, which we did not ask for")
     inflater = zlib.decompressobj(GZIP_OR_ZLIB) if encoding in ("gzip", "deflate") else None
-    parts: list[bytes] = []
-    size = 0
+    # Unlike a list of parts it gives the whole without a second copy.
+    parts, size = io.BytesIO(), 0
     async for chunk in chunks:
         for part in (chunk,) if inflater is None else _inflate(inflater, chunk, request):
             size += len(part)
             if size > request.max_bytes:
                 raise MalformedPayload(f"{_host(request)} sent more than the {request.max_bytes} bytes allowed")
-            parts.append(part)
+            parts.write(part)
     if inflater is not None and size and not inflater.eof:
         raise ConnectionLost(f"{_host(request)}: the packed answer stopped after {size} bytes")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return parts.getvalue()
 
 
 def _inflate(inflater: Any, chunk: bytes, request: Request) -> Any:
@@ -233,6 +280,22 @@ def _response(request: Request, status: int, headers: Any, body: bytes, began: f
         elapsed_ms=(time.perf_counter() - began) * 1000,
         fetched_at=datetime.now(UTC),
     )
+
+
+def _late(request: Request, proxy: Proxy | None) -> ConnectionLost:
+    return ConnectionLost(f"{_host(request)}{_way(proxy)}: no complete answer in {request.timeout_seconds:g} s")
+
+
+def _lost(request: Request, proxy: Proxy | None, error: Exception) -> ConnectionLost:
+    said = str(error)
+    for secret in (*request.headers.values(), *request.params.values()):
+        # Short ones are numbers and names.
+        said = said.replace(secret, "…") if len(secret) >= SECRET_LETTERS else said
+    return ConnectionLost(f"{_host(request)}{_way(proxy)}: {type(error).__name__}: {said}")
+
+
+def _way(proxy: Proxy | None) -> str:
+    return "" if proxy is None else f" by way of the proxy of {proxy.name}"
 
 
 def _host(request: Request) -> str:

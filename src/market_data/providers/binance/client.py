@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -11,7 +12,7 @@ from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstru
 from market_data.model.instrument import Instrument, Listing
 from market_data.model.provider import Page
 from market_data.model.timeframe import EPOCH
-from market_data.providers.binance.dialect import ARCHIVE, dialect
+from market_data.providers.binance.dialect import ARCHIVE, UNCOUNTED, dialect
 from market_data.providers.binance.markets import (
     SPOT_MARKET,
     USD_M,
@@ -22,18 +23,23 @@ from market_data.providers.binance.markets import (
     parse_weight_limit,
 )
 from market_data.providers.binance.settings import BinanceSettings
-from market_data.transport.http import Dialect, Http
+from market_data.transport.channel import Channel, Dialect
+from market_data.transport.http import Http
+from market_data.transport.ledger import Rate
 from market_data.transport.payload import load_json
 from market_data.transport.senders import Response
 
 MILLISECOND = timedelta(milliseconds=1)
 INSTRUMENTS_FRESH = timedelta(hours=1)
 FIVE_MINUTES = 300.0
-# Per five minutes and address, counted apart from the weights.
-STATISTICS_REQUESTS = 1000
-FUNDING_REQUESTS = 500
-# The archive is a bucket without a published limit.
-ARCHIVE_REQUESTS_PER_MINUTE = 1200
+# Counted apart from the weights, by address.
+STATISTICS_RATE = Rate(1000, FIVE_MINUTES)
+FUNDING_RATE = Rate(500, FIVE_MINUTES)
+# The archive is a bucket without a published limit; a month of a coin's trades is a file of hundreds of megabytes.
+ARCHIVE_RATE = Rate(1200, 60.0)
+ARCHIVE_BYTES = 2**30
+MARKETS = (USD_M, SPOT_MARKET)
+MARKETS = (USD_M, SPOT_MARKET)
 # With this share of a minute's weight left, pages may be large: fifty coins' year of hours then fits into a minute.
 PLENTY = 0.8
 
@@ -43,14 +49,16 @@ class Client:
 
     def __init__(self, settings: BinanceSettings, http: Http) -> None:
         self.settings = settings
-        self._http = http
         self._lists: dict[str, tuple[datetime, list[Contract]]] = {}
-        self._listing_lock = asyncio.Lock()
+        # One per market: who has its list never waits for the other's.
+        self._listing_locks = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._futures_blocked: GeoBlocked | None = None
-        self._weights = {market.venue: market.weight for market in (USD_M, SPOT_MARKET)}
-        http.limit("statistics", STATISTICS_REQUESTS, FIVE_MINUTES)
-        http.limit("funding", FUNDING_REQUESTS, FIVE_MINUTES)
-        http.limit("archive", ARCHIVE_REQUESTS_PER_MINUTE)
+        self._weights = {market.venue: market.weight for market in MARKETS}
+        # Named as the rows that come by them. A ban is of the address, whatever was asked of the host.
+        self._channels = {USD_M.venue: http.channel(), SPOT_MARKET.venue: http.channel("spot")}
+        self._funding = http.channel("funding", rate=FUNDING_RATE, host="")
+        self._statistics = http.channel("statistics", rate=STATISTICS_RATE, host="")
+        self._archive = http.channel("archive", rate=ARCHIVE_RATE, most_bytes=ARCHIVE_BYTES)
 
     async def find(self, instrument: Instrument) -> tuple[Market, Listing]:
         """The market to take candles and trades from, and the instrument's listing there: futures, else spot.
@@ -88,7 +96,7 @@ class Client:
 
     async def contracts(self, market: Market) -> list[Contract]:
         """The market's instrument list, at most an hour old."""
-        async with self._listing_lock:
+        async with self._listing_locks[market.venue]:
             known = self._lists.get(market.venue)
             if known is None or known[0] < datetime.now(UTC) - INSTRUMENTS_FRESH:
                 response = await self.get(market, "/exchangeInfo")
@@ -106,28 +114,36 @@ class Client:
         except (KeyError, TypeError, ValueError, OverflowError):
             raise MalformedPayload(f"binance's time is not as promised: {response.excerpt()}") from None
 
-    async def get(self, market: Market, path: str, *, counted: str | None = None, **params: object) -> Response:
-        """An answer of one of the markets; `counted` names another limit than the market's own."""
-        address = self.settings.rest_url if market is USD_M else self.settings.spot_rest_url
-        url = f"{address.rstrip('/')}{market.path}{path}"
-        return await self._http.get(url, self._dialect(market), params=params, limit=counted or market.venue)
+    async def get(self, market: Market, path: str, **params: object) -> Response:
+        """An answer of one of the markets."""
+        return await self._get(self._channels[market.venue], market, path, params)
+
+    async def get_funding(self, path: str, **params: object) -> Response:
+        """An answer of the futures market's funding, whose requests are counted apart."""
+        return await self._get(self._funding, USD_M, path, params)
 
     async def get_statistics(self, path: str, **params: object) -> Response:
         """An answer of the futures market's statistics; their documents ask for a key, the endpoints do not."""
         key = self.settings.api_key
         headers = {"X-MBX-APIKEY": key.get_secret_value()} if key else None
         url = f"{self.settings.rest_url.rstrip('/')}/futures/data{path}"
-        return await self._http.get(url, self._dialect(USD_M), params=params, headers=headers, limit="statistics")
+        return await self._statistics.get(url, UNCOUNTED, params=params, headers=headers)
+
+    async def _get(self, channel: Channel, market: Market, path: str, params: dict[str, object]) -> Response:
+        address = self.settings.rest_url if market is USD_M else self.settings.spot_rest_url
+        counted = channel is self._channels[market.venue]
+        how = self._dialect(market) if counted else UNCOUNTED
+        return await channel.get(f"{address.rstrip('/')}{market.path}{path}", how, params=params)
 
     async def get_file(self, path: str) -> Response | None:
         """A file of the archive; None where there is none, or not yet."""
         url = f"{self.settings.archive_url.rstrip('/')}/data/{path}"
-        response = await self._http.get(url, ARCHIVE, limit="archive")
+        response = await self._archive.get(url, ARCHIVE)
         return None if response.status == 404 else response
 
     def has_plenty(self, market: Market) -> bool:
         """Whether `PLENTY` of a minute's weight was left when the source last told."""
-        left = self._http.quota_remaining
+        left = self._channels[market.venue].quota_remaining
         return left is None or left > PLENTY * self._weights[market.venue]
 
     def _dialect(self, market: Market) -> Dialect:
@@ -140,7 +156,9 @@ class Client:
             source=source,
             fetched_at=response.fetched_at,
             response_ms=response.elapsed_ms,
-            quota_remaining=self._http.quota_remaining,
+            quota_remaining=next(
+                (self._channels[one.venue].quota_remaining for one in MARKETS if one.source == source), None
+            ),
         )
 
 

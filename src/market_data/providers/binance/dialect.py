@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -16,7 +17,7 @@ from market_data.model.errors import (
     UnknownInstrument,
     UnsupportedRequest,
 )
-from market_data.transport.http import Dialect
+from market_data.transport.channel import Dialect
 from market_data.transport.senders import Response
 
 # https://github.com/binance/binance-spot-api-docs/blob/master/errors.md
@@ -32,14 +33,25 @@ BY_CODE: Final[dict[int, type[MarketDataError]]] = {
 }
 
 
+TOO_MANY: Final = -1003
+BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})\b")
+# A ban lasts from two minutes to three days; where none is told, the shortest.
+SHORTEST_BAN_SECONDS: Final = 120.0
+# A refusal is small; a list of candles never begins like one.
+REFUSAL: Final = re.compile(rb'\s*\{\s*"code"\s*:')
+
+
 def classify(response: Response) -> MarketDataError | None:
     """The error an answer means; None when it is good."""
-    if response.status == 200:
+    if response.status == 200 and not REFUSAL.match(response.body):
         return None
     code, text = _code_and_text(response)
+    if response.status == 200 and code != TOO_MANY and code not in BY_CODE:
+        # No answer of the protocol: the parser says so.
+        return None
     message = f"binance answered {response.status}: {text}"
-    if response.status in (418, 429) or code == -1003:
-        return RateLimited(message, retry_after=response.retry_after)
+    if response.status in (418, 429) or code == TOO_MANY:
+        return RateLimited(message, retry_after=_told_to_wait(response, text))
     if response.status == 451:
         return GeoBlocked(message)
     # The firewall's answer is HTML; with a code it is the application's.
@@ -54,6 +66,17 @@ def classify(response: Response) -> MarketDataError | None:
     return UnsupportedRequest(message)
 
 
+def _told_to_wait(response: Response, text: str) -> float | None:
+    """Seconds, the longer of what the header and the text say: the text names the moment on the source's clock."""
+    told = [] if response.retry_after is None else [response.retry_after]
+    if found := BANNED_UNTIL.search(text):
+        source_now = response.server_time or response.fetched_at
+        told.append(max(0.0, int(found[1]) / 1000 - source_now.timestamp()))
+    if not told and response.status == 418:
+        return SHORTEST_BAN_SECONDS
+    return max(told, default=None)
+
+
 def classify_file(response: Response) -> MarketDataError | None:
     """The error an answer of the archive means; that a file is not there is none."""
     return None if response.status == 404 else classify(response)
@@ -63,7 +86,7 @@ def _code_and_text(response: Response) -> tuple[int | None, str]:
     try:
         answer = json.loads(response.body)
         return int(answer["code"]), str(answer.get("msg", ""))
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None, response.excerpt()
 
 
@@ -71,10 +94,12 @@ def dialect(allowed: Callable[[], float]) -> Dialect:
     """How a market speaks; `allowed` is its limit of weight per minute and address, as known by then."""
 
     def quota(response: Response) -> tuple[float, float] | None:
-        used = response.headers.get("x-mbx-used-weight-1m", "")
-        return (float(used), allowed()) if used.isdigit() else None
+        used = response.header_number("x-mbx-used-weight-1m")
+        return None if used is None else (used, allowed())
 
     return Dialect(classify=classify, quota=quota)
 
 
+UNCOUNTED = Dialect(classify=classify)
+"""How the endpoints speak whose requests no weight counts."""
 ARCHIVE = Dialect(classify=classify_file)

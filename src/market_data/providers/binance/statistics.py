@@ -121,9 +121,7 @@ async def funding(client: Client, listing: Listing, span: TimeRange, now: dateti
     begin, end = max(span.start, listing.valid_from or span.start), min(span.end, now)
     while begin < end:
         times = {"startTime": millis(begin), "endTime": millis(end) - 1}
-        response = await client.get(
-            USD_M, "/fundingRate", counted="funding", symbol=listing.raw_symbol, limit=FUNDING_ROWS, **times
-        )
+        response = await client.get_funding("/fundingRate", symbol=listing.raw_symbol, limit=FUNDING_ROWS, **times)
         frame = parse_funding(response.body)
         inside = frame.filter(pl.col("timestamp").is_between(begin, end, closed="left"))
         if inside.height:

@@ -23,7 +23,8 @@ from market_data.model.errors import (
     UnsupportedRequest,
 )
 from market_data.model.provider import ProviderSettings
-from market_data.transport.http import Dialect, Http
+from market_data.transport.channel import Dialect
+from market_data.transport.http import Http
 from market_data.transport.senders import Response
 
 NAME: Final = "ccxt"
@@ -66,7 +67,7 @@ class Exchange:
 
     def __init__(self, settings: CcxtSettings, http: Http) -> None:
         self.settings = settings
-        self._http = http
+        self._channel = http.channel()
         self.last: Response | None = None
 
     @property
@@ -122,7 +123,7 @@ class Exchange:
         if self.settings.rest_url:
             parts = urlsplit(url)
             url = f"{self.settings.rest_url.rstrip('/')}{parts.path}" + (f"?{parts.query}" if parts.query else "")
-        self.last = await self._http.get(url, Dialect(classify=classify), headers=headers)
+        self.last = await self._channel.get(url, Dialect(classify=classify), headers=headers)
         return answers[-1]
 
     def _read(self, response: Response, url: str) -> tuple[MarketDataError | None, Any]:

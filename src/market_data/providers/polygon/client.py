@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 
 import polars as pl
@@ -26,9 +27,10 @@ class Client:
 
     def __init__(self, settings: PolygonSettings, http: Http) -> None:
         self._settings = settings
-        self._http = http
+        self._channel = http.channel()
         self._listings: dict[Instrument, Listing] = {}
-        self._listing_lock = asyncio.Lock()
+        # One per instrument: a slow look-up keeps nobody from what is known.
+        self._listing_locks = defaultdict[Instrument, asyncio.Lock](asyncio.Lock)
         self._refused: dict[str, NotEntitled] = {}
 
     @property
@@ -42,7 +44,7 @@ class Client:
         Raises:
             UnknownInstrument: when it has none.
         """
-        async with self._listing_lock:
+        async with self._listing_locks[instrument]:
             if instrument not in self._listings:
                 self._listings[instrument] = await self._look_up(instrument)
             return self._listings[instrument]
@@ -97,4 +99,4 @@ class Client:
             raise BadCredentials(NO_KEY)
         headers = {"Authorization": f"Bearer {self._settings.api_key.get_secret_value()}"}
         address = self._settings.rest_url.rstrip("/")
-        return await self._http.get(f"{address}{path}", MASSIVE, params=params, headers=headers)
+        return await self._channel.get(f"{address}{path}", MASSIVE, params=params, headers=headers)

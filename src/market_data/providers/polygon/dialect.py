@@ -15,7 +15,7 @@ from market_data.model.errors import (
     UnknownInstrument,
     UnsupportedRequest,
 )
-from market_data.transport.http import Dialect
+from market_data.transport.channel import Dialect
 from market_data.transport.senders import Response
 
 BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
@@ -27,7 +27,10 @@ BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
     413: ProviderUnavailable,
     499: ProviderUnavailable,
 }
-
+# A refusal sent as a success is small, and says so where an answer says OK or DELAYED.
+LONGEST_REFUSAL: Final = 4096
+REFUSED: Final = re.compile(rb'"status"\s*:\s*"(?:ERROR|NOT_AUTHORIZED)"')
+TOO_MANY: Final = "exceeded the maximum requests"
 
 _COIN: Final = re.compile(r"X:([A-Z0-9]+?)USD")
 
@@ -41,13 +44,25 @@ def canonical(raw_symbol: str) -> str:
 def classify(response: Response) -> MarketDataError | None:
     """The error an answer means; None when it is good."""
     if response.status == 200:
-        return None
+        return _hidden(response)
     message = f"polygon answered {response.status}: {_text(response)}"
     if response.status == 429:
         return RateLimited(message, retry_after=response.retry_after)
     if response.status in BY_STATUS:
         return BY_STATUS[response.status](message)
     return ProviderUnavailable(message) if response.status >= 500 else UnsupportedRequest(message)
+
+
+def _hidden(response: Response) -> MarketDataError | None:
+    """The error in an answer of status 200."""
+    if len(response.body) > LONGEST_REFUSAL or not (said := REFUSED.search(response.body)):
+        return None
+    text = _text(response)
+    message = f"polygon answered 200: {text}"
+    if TOO_MANY in text:
+        return RateLimited(message, retry_after=response.retry_after)
+    # Any other is no answer of the protocol: the parser says so.
+    return NotEntitled(message) if b"NOT_AUTHORIZED" in said[0] else None
 
 
 def _text(response: Response) -> str:

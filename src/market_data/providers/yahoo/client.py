@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
@@ -34,10 +35,13 @@ class Client:
 
     def __init__(self, settings: YahooSettings, http: Http) -> None:
         self._settings = settings
-        self._http = http
+        # Charts go on while the search or the crumb is refused; the address is allowed one rate for all.
+        self._charts = http.channel()
+        self._rest = http.channel("search", budget="")
         self._browser = settings.rest_url.startswith("https:")
         self._listings: dict[Instrument, Listing] = {}
-        self._listing_lock = asyncio.Lock()
+        # One per instrument: a slow search keeps nobody from what is known.
+        self._listing_locks = defaultdict[Instrument, asyncio.Lock](asyncio.Lock)
         self._crumb: str | None = None
         self._crumb_lock = asyncio.Lock()
 
@@ -47,7 +51,7 @@ class Client:
         Raises:
             UnknownInstrument: when it is not.
         """
-        async with self._listing_lock:
+        async with self._listing_locks[instrument]:
             if instrument not in self._listings:
                 # In its own spelling of share classes: the search compares texts.
                 text = instrument.symbol.replace(".", "-")
@@ -59,14 +63,17 @@ class Client:
         self, listing: Listing, asked: Timeframe, start: datetime, end: datetime
     ) -> tuple[Response, Chart | None]:
         """Candles and events of [start, end), and what the source appends; None when there are none."""
-        response = await self.get(
-            f"/v8/finance/chart/{quote(listing.raw_symbol, safe='')}",
-            # Days are stamped with the session's open, now and then an hour or two before the local midnight.
-            period1=(start - (DAY if asked is Timeframe.D1 else NO_TIME) - EPOCH) // SECOND,
-            period2=-((EPOCH - end) // SECOND),
-            interval=asked.value,
-            includePrePost="false",
-            events="div,splits,capitalGains",
+        response = await self._charts.get(
+            self._url(f"/v8/finance/chart/{quote(listing.raw_symbol, safe='')}"),
+            dialect(browser=self._browser),
+            params={
+                # Days are stamped with the session's open, now and then an hour or two before the local midnight.
+                "period1": (start - (DAY if asked is Timeframe.D1 else NO_TIME) - EPOCH) // SECOND,
+                "period2": -((EPOCH - end) // SECOND),
+                "interval": asked.value,
+                "includePrePost": "false",
+                "events": "div,splits,capitalGains",
+            },
         )
         chart = parse_chart(response.body)
         if chart is not None:
@@ -75,7 +82,7 @@ class Client:
 
     async def get(self, path: str, **params: object) -> Response:
         """An answer that needs neither cookie nor crumb."""
-        return await self._http.get(self._url(path), dialect(browser=self._browser), params=params)
+        return await self._rest.get(self._url(path), dialect(browser=self._browser), params=params)
 
     async def get_with_crumb(self, path: str, **params: object) -> tuple[Response, Any]:
         """An answer that needs both, and what it says; a crumb that expired is renewed once.
@@ -98,7 +105,7 @@ class Client:
         async with self._crumb_lock:
             if self._crumb is None or self._crumb == refused:
                 # Whatever its status, it sets the cookie.
-                await self._http.get(self._settings.cookie_url, any_answer(browser=self._browser))
+                await self._rest.get(self._settings.cookie_url, any_answer(browser=self._browser))
                 response = await self.get("/v1/test/getcrumb")
                 crumb = response.body.decode("utf-8", "replace").strip()
                 if crumb == "Too Many Requests":

@@ -6,8 +6,6 @@ import json
 import re
 from typing import Any, Final
 
-import httpx
-
 from market_data.model.errors import (
     BadCredentials,
     GeoBlocked,
@@ -19,7 +17,7 @@ from market_data.model.errors import (
     UnknownInstrument,
     UnsupportedRequest,
 )
-from market_data.transport.http import Dialect
+from market_data.transport.channel import Dialect
 from market_data.transport.senders import Response
 
 BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
@@ -30,6 +28,9 @@ BY_STATUS: Final[dict[int, type[MarketDataError]]] = {
     408: ProviderUnavailable,
     422: UnsupportedRequest,
 }
+# Said with status 200 now and then, as text or in the place of an error: a refusal is small.
+TOO_MANY: Final = re.compile(rb'\s*Too Many Requests|[^[]*"code"\s*:\s*"Too Many Requests"')
+LONGEST_REFUSAL: Final = 4096
 OUTAGE_PAGE: Final = b"Will be right back"
 # The 400 for a range before the first trade: no error, there is nothing.
 # Where visitors from Europe are sent to agree to cookies (a form to be posted): a person's to give, not a program's.
@@ -61,6 +62,8 @@ def classify(response: Response) -> MarketDataError | None:
             return ProviderUnavailable("yahoo shows its outage page")
         if response.body.lstrip()[:1] == b"<":
             return MalformedPayload(f"yahoo sent a page where data was asked for: {response.excerpt()}")
+        if len(response.body) <= LONGEST_REFUSAL and TOO_MANY.match(response.body):
+            return RateLimited(f"yahoo answered 200: {response.excerpt()}", retry_after=response.retry_after)
         return None
     text = _description(response)
     message = f"yahoo answered {response.status}: {text}"
@@ -74,7 +77,7 @@ def classify(response: Response) -> MarketDataError | None:
 
 
 def _redirected(response: Response) -> MarketDataError:
-    host = httpx.URL(response.headers.get("location", "")).host
+    host = response.redirected_to
     return _wants_consent() if host in CONSENT_HOSTS else ProviderUnavailable(f"yahoo redirected to {host}")
 
 
