@@ -33,7 +33,7 @@ from market_data.storage.work.summaries import Summaries
 from market_data.storage.work.tracked import Tracked, tracked
 from market_data.transport.gate import breaker_state
 from market_data.transport.http import Http
-from market_data.transport.ledger import Ledger, LocalLedger, Standing
+from market_data.transport.ledger import Ledger, Standing
 
 if TYPE_CHECKING:
     from market_data.jobs.parts import Limits
