@@ -31,6 +31,7 @@ from market_data.jobs.tasks import Workshop
 from market_data.model.errors import DatabaseUnavailable, MarketDataError, SchemaMismatch
 from market_data.model.job import Kind
 from market_data.storage.server import migrate
+from market_data.storage.wire.connection import UNLIMITED, DialledAsync, dial_async, utf8
 from market_data.storage.work import jobs as work
 from market_data.storage.work.sources import record_sources
 from market_data.storage.work.workers import ALIVE_LOCK, report_worker
@@ -138,11 +139,12 @@ class Worker:
     async def _opened(self) -> AsyncIterator[Queue]:
         connector = PsycopgConnector(
             conninfo=self._conninfo,
+            connection_class=DialledAsync,
             min_size=1,
             max_size=POOL_SIZE,
             timeout=OPEN_SECONDS,
             kwargs={"application_name": "market-data worker"},
-            configure=_commit_each,
+            configure=_set_up,
         )
         queue = Queue(connector=connector)
         for kind in Kind:
@@ -154,14 +156,14 @@ class Worker:
         await self._runner.run(context, UUID(job_id), number)
 
     async def _conninfo(self) -> str:
-        return await asyncio.to_thread(self._database.conninfo)
+        return utf8(await asyncio.to_thread(self._database.conninfo))
 
     async def _show_life(self, worker: QueueWorker) -> None:
         """Hold a lock that ends with this process, so that others know at once when it was killed."""
         while worker.worker_id is None:  # noqa: ASYNC110  # Procrastinate tells nobody when it has one
             await asyncio.sleep(0.01)
         try:
-            async with await psycopg.AsyncConnection.connect(await self._conninfo(), autocommit=True) as connection:
+            async with await dial_async(await self._conninfo()) as connection:
                 await connection.execute("SELECT pg_advisory_lock(%s, %s)", [ALIVE_LOCK, worker.worker_id])
                 while True:
                     await asyncio.sleep(self._limits.heartbeat_seconds)
@@ -234,9 +236,10 @@ class Worker:
             return
 
 
-async def _commit_each(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _set_up(connection: psycopg.AsyncConnection[Any]) -> None:
     """Not among the arguments of the connection: Procrastinate gives its own to the one that hears of new parts."""
     await connection.set_autocommit(True)
+    await connection.execute(UNLIMITED.settings)
 
 
 # Dead is who was silent for long, or holds no lock; a worker that only just registered may not hold it yet.

@@ -17,12 +17,14 @@ from market_data.model.instrument import Series
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import LOCK_KEY
 from market_data.storage.server.migration_files import present_columns
-from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.connection import Connection, Session, dial
 from market_data.storage.wire.copy_in import copy_in
 from market_data.storage.wire.copy_out import copy_out
 from market_data.storage.wire.errors import translated
 
 TABLE: Final = "user_features"
+# Whoever declares waits for others who do the same.
+DECLARING: Final = Session(lock_seconds=60)
 _KEY: Final = ("symbol", "asset_class", "timeframe", "timestamp")
 _OF_SERIES: Final = "symbol = %(symbol)s AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s"
 
@@ -69,8 +71,7 @@ def declare(
     if not _new(features, stored(database)):
         return []
     conninfo = database.conninfo()
-    with translated(conninfo), psycopg.connect(conninfo) as connection:
-        connection.execute("SET lock_timeout = '60s'; SET timezone = 'UTC'")
+    with translated(conninfo), dial(conninfo, DECLARING) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
         new = _new(features, stored(database))
         for each in new:

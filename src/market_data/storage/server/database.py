@@ -19,8 +19,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from market_data.model.errors import ConfigError, DatabaseUnavailable, TransientError, UsageError
+from market_data.storage.server.door import check_server
 from market_data.storage.server.embedded import EmbeddedServer
-from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.connection import (
+    LOCK_SECONDS,
+    STATEMENT_SECONDS,
+    Connection,
+    Dialled,
+    Session,
+    dial,
+    utf8,
+)
 from market_data.storage.wire.copy_out import copy_out
 from market_data.storage.wire.errors import masked_url, retryable, translated
 
@@ -29,12 +38,9 @@ T = TypeVar("T")
 
 POOL_SIZE: Final = 8
 READERS: Final = 4
-LOCK_SECONDS: Final = 30.0
-STATEMENT_SECONDS: Final = 600.0
 CONNECT_SECONDS: Final = 10
 # Whoever gets no connection for so long is told that the database is away.
 WAIT_SECONDS: Final = 30.0
-OLDEST_SERVER: Final = 150000
 ATTEMPTS: Final = 8
 _PLACE: Final = re.compile(r"%(?:\((?P<name>\w+)\))?s|%%")
 
@@ -55,17 +61,13 @@ class Database:
         pool_size: int = POOL_SIZE,
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        idle_seconds: float = 0.0,
         wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         self.server = server
         self._conninfo = conninfo
         self.name = masked_url(conninfo())
-        self._session = (
-            f"SET lock_timeout = {int(lock_seconds * 1000)}",
-            f"SET statement_timeout = {int(statement_seconds * 1000)}",
-            "SET timezone = 'UTC'",
-            "SET client_min_messages = 'warning'",
-        )
+        self._session = Session(lock_seconds, statement_seconds, idle_seconds).settings
         self._probe_until_alive()
         self._pool = self._open_pool(1, pool_size, wait_seconds)
         # Apart, so that writers who read inside their transaction never wait for one another's connection.
@@ -80,6 +82,7 @@ class Database:
         pool_size: int = POOL_SIZE,
         lock_seconds: float = LOCK_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
+        idle_seconds: float = 0.0,
         server_settings: Mapping[str, str] | None = None,
     ) -> Database:
         """Connect to `url`, or to the embedded server in `data_dir` when there is no url.
@@ -90,13 +93,20 @@ class Database:
             pool_size: Most connections for writing and small reads at once.
             lock_seconds: A statement gives up waiting for a lock after this long.
             statement_seconds: A statement is cancelled after this long.
+            idle_seconds: A transaction that does nothing for so long is ended; 0: never.
             server_settings: PostgreSQL settings of the embedded server that replace the defaults.
 
         Raises:
             ConfigError: when the url cannot be read or names a database that does not exist.
             BadCredentials, DatabaseUnavailable, DiskFull, MissingPrivilege, SchemaMismatch: saying what to do.
         """
-        connect = partial(cls, pool_size=pool_size, lock_seconds=lock_seconds, statement_seconds=statement_seconds)
+        connect = partial(
+            cls,
+            pool_size=pool_size,
+            lock_seconds=lock_seconds,
+            statement_seconds=statement_seconds,
+            idle_seconds=idle_seconds,
+        )
         if url:
             conninfo = _checked_conninfo(url)
             return connect(lambda: conninfo)
@@ -186,7 +196,7 @@ class Database:
         Raises:
             MarketDataError: ours for what PostgreSQL says.
         """
-        with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with self._connection(self._readers) as connection, connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(query, params or None)
             return cursor.fetchall() if cursor.description else []
 
@@ -199,10 +209,9 @@ class Database:
         conninfo = self._conninfo()
         with (
             translated(conninfo),
-            psycopg.connect(conninfo, connect_timeout=seconds, autocommit=True) as connection,
+            dial(conninfo, connect_timeout=seconds, autocommit=True) as connection,
         ):
-            if connection.info.server_version < OLDEST_SERVER:
-                raise ConfigError(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; 15 is needed.")
+            check_server(connection, self.name, conninfo)
 
     def conninfo(self) -> str:
         """The connection string for another driver; holds the password, so never print it."""
@@ -210,7 +219,8 @@ class Database:
 
     def _open_pool(self, least: int, most: int, wait_seconds: float) -> psycopg_pool.ConnectionPool[Connection]:
         return psycopg_pool.ConnectionPool(
-            self._conninfo,
+            lambda: utf8(self._conninfo()),
+            connection_class=Dialled,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS},
             min_size=least,
             max_size=most,
@@ -235,8 +245,7 @@ class Database:
             raise
 
     def _configure(self, connection: Connection) -> None:
-        for statement in self._session:
-            connection.execute(statement)
+        connection.execute(self._session)
 
     def _probe_until_alive(self) -> None:
         """A server that was killed a moment ago may still look alive; the embedded one is revived on asking again."""

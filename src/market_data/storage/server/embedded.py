@@ -24,9 +24,11 @@ from typing import Final, Self
 from market_data.model.errors import DatabaseUnavailable, DiskFull, SchemaMismatch, StorageError
 from market_data.storage.server.account import ServerAccount, binaries, leave_socket_folder, socket_folder
 from market_data.storage.server.postmaster import Postmaster, explain_failed_start
+from market_data.storage.wire.connection import stated, surroundings_without_postgres
 
 ROLE: Final = "market_data"
 DATABASE: Final = "market_data"
+CONNECT_SECONDS: Final = 10
 START_SECONDS: Final = 600.0
 STOP_SECONDS: Final = 60.0
 # PostgreSQL kills its children after 5 s.
@@ -180,7 +182,16 @@ class EmbeddedServer:
         return self._conninfo(self._wait_ready(running, log_start))
 
     def _conninfo(self, running: Postmaster) -> str:
-        return f"host={running.socket_dir} port={running.port} user={ROLE} dbname={DATABASE}"
+        return stated(
+            host=running.socket_dir,
+            port=running.port,
+            user=ROLE,
+            dbname=DATABASE,
+            application_name="market-data",
+            connect_timeout=CONNECT_SECONDS,
+            # The socket needs no password, so that no file of passwords is looked for either.
+            passfile=self.home / "no-passwords",
+        )
 
     def _ensure_cluster(self) -> None:
         version = self.cluster / "PG_VERSION"
@@ -212,8 +223,9 @@ class EmbeddedServer:
     def _run(self, program: str, *arguments: str, feed: str = "") -> None:
         command = [str(binaries().folder / program), *arguments]
         done = subprocess.run(
-            command, input=feed, capture_output=True, text=True, cwd="/", check=False, **self._account.spawn_options()
-        )
+            command, input=feed, capture_output=True, text=True, cwd="/", check=False,
+            env=surroundings_without_postgres(), **self._account.spawn_options(),
+        )  # fmt: skip
         # Single-user postgres reports a failed statement on stderr and still ends with 0.
         if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
             with self.log_file.open("a") as log:
@@ -257,7 +269,7 @@ class EmbeddedServer:
             done = subprocess.run(
                 ["/bin/sh", "-c", script, "sh", *server],
                 stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True,
-                check=True, **self._account.spawn_options(),
+                check=True, env=surroundings_without_postgres(), **self._account.spawn_options(),
             )  # fmt: skip
         return int(done.stdout), log_start
 

@@ -12,7 +12,7 @@ import psycopg
 from market_data.model.errors import SchemaMismatch, StorageError
 from market_data.storage.server.database import Database
 from market_data.storage.server.migration_files import FOLDER, declared_columns, feature_columns, known_revisions
-from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.connection import Connection, dial
 from market_data.storage.wire.errors import sqlstate, translate, translated
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def upgrade(database: Database) -> UpgradeSummary:
     """
     started = time.monotonic()
     conninfo = database.conninfo()
-    with translated(conninfo), psycopg.connect(conninfo) as connection:
+    with translated(conninfo), dial(conninfo) as connection:
         # Held by the session, until the connection closes: SQLAlchemy begins with a rollback of its own.
-        connection.execute("SET lock_timeout = 0; SET statement_timeout = 0; SET timezone = 'UTC'")
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
         connection.commit()
         before = _status(connection)

@@ -50,9 +50,7 @@ def copy_out(connection: psycopg.Connection[Any], statement: str) -> pl.DataFram
 
 def _described(connection: psycopg.Connection[Any], statement: str) -> Types:
     """Names and types of the statement's columns, without running it."""
-    protocol = connection.pgconn
-    _checked(protocol.prepare(b"", statement.encode()))
-    result = _checked(protocol.describe_prepared(b""))
+    result = connection.wait(_description(connection.pgconn, statement))
     found = []
     for column in range(result.nfields):
         oid = result.ftype(column)
@@ -63,6 +61,16 @@ def _described(connection: psycopg.Connection[Any], statement: str) -> Types:
         else:
             found.append((name, f"_{kind.name}" if kind.array_oid == oid else kind.name))
     return found
+
+
+def _description(protocol: PGconn, statement: str) -> PQGen[PGresult]:
+    """Prepare and describe; libpq's own calls for it would stop every thread until the server answers."""
+    protocol.send_prepare(b"", statement.encode())
+    for result in (yield from generators.execute(protocol)):
+        _checked(result)
+    protocol.send_describe_prepared(b"")
+    (described,) = yield from generators.execute(protocol)
+    return _checked(described)
 
 
 def _received(
