@@ -13,8 +13,9 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Status
 from market_data.model.timeframe import Timeframe
 from market_data.storage.server import migrate
-from market_data.storage.server.backup import back_up, restore
+from market_data.storage.server.backup import back_up
 from market_data.storage.server.database import Database
+from market_data.storage.server.restore import restore
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
 

@@ -10,9 +10,10 @@ import pytest
 
 from market_data.model.errors import StorageError, UsageError
 from market_data.storage.server import growth
-from market_data.storage.server.backup import back_up, restore
+from market_data.storage.server.backup import back_up
 from market_data.storage.server.database import Database
 from market_data.storage.server.partitions import ensure_partitions
+from market_data.storage.server.restore import restore
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC)
 

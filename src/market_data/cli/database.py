@@ -134,7 +134,7 @@ def restore(
     context: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE")], force: Force = False
 ) -> None:
     """Make the database equal to a backup, all of it or nothing."""
-    from market_data.storage.server.backup import restore as restore_from
+    from market_data.storage.server.restore import restore as restore_from
 
     invocation: Invocation = context.obj
     with invocation.database() as database, waiting("restoring"):

@@ -1,28 +1,27 @@
-"""Backup and restore of the whole database by PostgreSQL's own pg_dump and pg_restore, which the wheel brings along."""
+"""Backup of the whole database into one file by pg_dump, sealed with a checksum that a restore asks for."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
-import shutil
-import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-from market_data.model.errors import DiskFull, MissingPrivilege, StorageError, UsageError
-from market_data.storage.server import migrate
-from market_data.storage.server.account import binaries
+from market_data.model.errors import DiskFull, MissingPrivilege, UsageError
 from market_data.storage.server.database import Database
 from market_data.storage.server.migration_files import declared_columns
+from market_data.storage.server.programs import run
 
 # What opening a database writes by itself; they do not make it one that holds data.
 _OWN_MARKS: Final = frozenset({"system_state", "providers"})
-# The job queue makes its own tables.
-_QUEUE_PREFIX: Final = "procrastinate_"
+# After pg_dump's own bytes, which it finds by their place: pg_restore does not mind what follows.
+SEAL: Final = b"\nmarket-data sha256 "
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,50 +36,48 @@ class BackupFile:
 def back_up(database: Database, path: Path, *, overwrite: bool = False) -> BackupFile:
     """Write all of the database, as of one moment and while others go on working, into one compressed file.
 
+    The file is written under a name of its own and appears whole; its time is the moment of what it holds. Of two that
+    are written to one name at once, the one that holds the newer state stays.
+
     Raises:
         UsageError: when the file exists and may not be overwritten, or its folder does not exist.
         DiskFull, MissingPrivilege: when the file cannot be written.
         StorageError: what pg_dump said.
     """
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists: name another file, or give --force to replace it")
+        raise _exists(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    # Under another name until it is whole, so that a broken one is never taken for a backup.
-    part = path.with_name(path.name + ".part")
+    before = _identity(path)
+    moment = database.now()
     try:
-        _run(database, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={part}")
-        _flush(part)
-        part.replace(path)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    os.close(descriptor)
+    part = Path(name)
+    try:
+        run(database, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={part}")
+        _seal(part, moment)
+        _appear(part, path, moment, before, overwrite=overwrite)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
         part.unlink(missing_ok=True)
     return BackupFile(path, path.stat().st_size, tuple(tables_with_rows(database)))
 
 
-def restore(database: Database, path: Path, *, overwrite: bool = False) -> BackupFile:
-    """Make the database equal to a backup, all of it or nothing, then bring its schema up to date.
-
-    Args:
-        overwrite: whether a database that holds data may be replaced.
-
-    Raises:
-        UsageError: when the file is no backup, or the database holds data and may not be overwritten.
-        StorageError: what pg_restore said; the database is as it was then.
-    """
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}")
+def seal_holds(path: Path) -> bool | None:
+    """Whether a backup's bytes are those that were sealed; None for a file without a seal."""
+    length = path.stat().st_size - len(SEAL) - _DIGEST_BYTES
     with path.open("rb") as file:
-        if file.read(5) != b"PGDMP":
-            raise UsageError(f"{path} is no backup made by `market-data db backup`")
-    filled = tables_with_rows(database)
-    if filled and not overwrite:
-        raise UsageError(
-            f"{database.name} holds data ({', '.join(filled[:5])}{' …' if len(filled) > 5 else ''}): restore into an "
-            "empty one (another --data-dir), or give --force to replace it"
-        )
-    _replace(database, path)
-    migrate.upgrade(database)
-    return BackupFile(path, path.stat().st_size, tuple(tables_with_rows(database)))
+        if length < 0:
+            return None
+        file.seek(length)
+        tail = file.read()
+        if not tail.startswith(SEAL):
+            return None
+        return _digest(path, length) == tail[len(SEAL) :]
 
 
 def tables_with_rows(database: Database) -> list[str]:
@@ -96,103 +93,62 @@ def tables_with_rows(database: Database) -> list[str]:
     return found
 
 
-def _replace(database: Database, path: Path) -> None:
-    """Empty the schema and fill it from the file, in one transaction.
-
-    pg_restore cannot drop partitioned tables that are there already, so it only prints, and psql runs what it prints.
-    psql commits at the end of its input, which it is therefore given only when pg_restore ended well.
-    """
-    strangers, schema = _strangers(database)
-    if strangers:
-        raise UsageError(
-            f"{database.name} holds tables of others ({', '.join(strangers[:5])}): restore into a database of its own"
-        )
-    name = '"' + schema.replace('"', '""') + '"'
-    target, environment = _target(database)
-    printing = [_program("pg_restore"), "--exit-on-error", "--no-owner", "--no-privileges", "--file=-", str(path)]
-    running = [
-        _program("psql"), target, "--no-password", "--no-psqlrc", "--quiet", "--output=/dev/null",
-        "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-",
-    ]  # fmt: skip
-    with (
-        tempfile.TemporaryFile() as printed_errors,
-        tempfile.TemporaryFile() as run_errors,
-        subprocess.Popen(printing, stdout=subprocess.PIPE, stderr=printed_errors) as source,
-        subprocess.Popen(running, stdin=subprocess.PIPE, stderr=run_errors, env=environment) as sink,
-    ):
-        assert source.stdout is not None
-        assert sink.stdin is not None
-        try:
-            sink.stdin.write(f"DROP SCHEMA {name} CASCADE; CREATE SCHEMA {name};\n".encode())
-            shutil.copyfileobj(source.stdout, sink.stdin, 1 << 20)
-        except BrokenPipeError:
-            # psql gave up; what it said is raised below.
-            source.kill()
-        finally:
-            if source.wait() != 0:
-                sink.kill()
-        with contextlib.suppress(BrokenPipeError):
-            sink.stdin.close()
-        failed = sink.wait() != 0 or source.returncode != 0
-        said = _read_all(run_errors) or _read_all(printed_errors)
-    if failed:
-        raise _failure("pg_restore", said)
-
-
-def _strangers(database: Database) -> tuple[list[str], str]:
-    """Tables in our schema that no program of ours made, and the schema's name."""
-    with database.transaction() as connection:
-        row = connection.execute("SELECT current_schema()").fetchone()
-        found = connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND NOT relispartition "
-            "AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY 1"
-        )
-        ours = declared_columns().keys() | {migrate.VERSION_TABLE}
-        strangers = [name for (name,) in found if name not in ours and not name.startswith(_QUEUE_PREFIX)]
-    assert row is not None
-    return strangers, row[0]
-
-
-def _run(database: Database, program: str, *arguments: str) -> None:
-    target, environment = _target(database)
-    command = [_program(program), target, "--no-password", *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode != 0:
-        raise _failure(program, done.stderr.strip())
-
-
-def _target(database: Database) -> tuple[str, dict[str, str]]:
-    """Which database, as an argument and an environment: the list of processes never shows the password."""
-    parts = conninfo_to_dict(database.conninfo())
-    password = parts.pop("password", None)
-    return f"--dbname={make_conninfo('', **parts)}", os.environ | ({"PGPASSWORD": str(password)} if password else {})
-
-
-def _program(name: str) -> str:
-    return str(binaries().folder / name)
-
-
-def _read_all(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace").strip()
-
-
-def _failure(program: str, message: str) -> StorageError:
-    last = message.splitlines()[-1] if message else "no message"
-    if "No space left on device" in message:
-        return DiskFull(f"No space is left: {last}")
-    if "Permission denied" in message or "permission denied" in message:
-        return MissingPrivilege(f"{program} was refused: {last}")
-    if "server version mismatch" in message:
-        return StorageError(
-            f"The server is newer than the {program} that comes with this program: use the server's own. ({message})"
-        )
-    errors = [line for line in message.splitlines() if "error:" in line]
-    return StorageError(f"{program} failed: {errors[0] if errors else last}")
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
+def _seal(part: Path, moment: datetime) -> None:
+    """Add the checksum, make the file durable, and date it by what it holds."""
+    digest = _digest(part, part.stat().st_size)
+    with part.open("ab") as file:
+        file.write(SEAL + digest)
+        file.flush()
         os.fsync(file.fileno())
+    os.utime(part, (moment.timestamp(), moment.timestamp()))
+
+
+def _digest(path: Path, length: int) -> bytes:
+    found, left = hashlib.sha256(), length
+    with path.open("rb") as file:
+        while left and (piece := file.read(min(left, _CHUNK_BYTES))):
+            found.update(piece)
+            left -= len(piece)
+    return found.digest()
+
+
+def _appear(part: Path, path: Path, moment: datetime, before: tuple[int, int] | None, *, overwrite: bool) -> None:
+    """Give the whole file its name."""
+    if overwrite:
+        present = _identity(path)
+        if present not in (None, before) and path.stat().st_mtime > moment.timestamp():
+            raise UsageError(f"{path} was written by another backup meanwhile, of a newer state: it stays")
+        part.replace(path)
+    else:
+        try:
+            path.hardlink_to(part)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError:  # a file system without links
+            if path.exists():
+                raise _exists(path) from None
+            part.replace(path)
+    with suppress(OSError):  # Not every file system lets a folder be flushed.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists: name another file, or give --force to replace it")
+
+
+def _unwritable(path: Path, error: OSError) -> Exception:
+    if isinstance(error, PermissionError):
+        return MissingPrivilege(f"{path} cannot be written: {error.strerror}")
+    return DiskFull(f"{path} cannot be written: {error.strerror}")

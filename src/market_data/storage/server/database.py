@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -212,6 +213,11 @@ class Database:
             dial(conninfo, connect_timeout=seconds, autocommit=True) as connection,
         ):
             check_server(connection, self.name, conninfo)
+
+    def now(self) -> datetime:
+        """The present moment by the server's clock."""
+        found: datetime = self.rows("SELECT clock_timestamp() AS moment")[0]["moment"]
+        return found
 
     def conninfo(self) -> str:
         """The connection string for another driver; holds the password, so never print it."""

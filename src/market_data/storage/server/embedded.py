@@ -24,7 +24,7 @@ from typing import Final, Self
 from market_data.model.errors import DatabaseUnavailable, DiskFull, SchemaMismatch, StorageError
 from market_data.storage.server.account import ServerAccount, binaries, leave_socket_folder, socket_folder
 from market_data.storage.server.postmaster import Postmaster, explain_failed_start
-from market_data.storage.wire.connection import stated, surroundings_without_postgres
+from market_data.storage.wire.connection import stated, surroundings
 
 ROLE: Final = "market_data"
 DATABASE: Final = "market_data"
@@ -224,7 +224,7 @@ class EmbeddedServer:
         command = [str(binaries().folder / program), *arguments]
         done = subprocess.run(
             command, input=feed, capture_output=True, text=True, cwd="/", check=False,
-            env=surroundings_without_postgres(), **self._account.spawn_options(),
+            env=surroundings(""), **self._account.spawn_options(),
         )  # fmt: skip
         # Single-user postgres reports a failed statement on stderr and still ends with 0.
         if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
@@ -269,7 +269,7 @@ class EmbeddedServer:
             done = subprocess.run(
                 ["/bin/sh", "-c", script, "sh", *server],
                 stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True,
-                check=True, env=surroundings_without_postgres(), **self._account.spawn_options(),
+                check=True, env=surroundings(""), **self._account.spawn_options(),
             )  # fmt: skip
         return int(done.stdout), log_start
 

@@ -130,9 +130,14 @@ async def dial_async(conninfo: str, session: Session = UNLIMITED) -> DialledAsyn
     return connection
 
 
-def surroundings_without_postgres() -> dict[str, str]:
-    """The variables of this process without those of libpq, for programs that dial the private server."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+def surroundings(conninfo: str) -> dict[str, str]:
+    """The variables of this process for a program that dials: none of libpq's where the string states everything."""
+    private = not conninfo or states_everything(conninfo)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _SENT_BY_LIBPQ and not (private and name.startswith("PG"))
+    }
 
 
 def states_everything(conninfo: str) -> bool:
