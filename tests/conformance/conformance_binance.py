@@ -15,8 +15,8 @@ from conformance_tally import Tally, decoded, files, moment
 
 from market_data.model.dataset import CANDLES, LIQUIDATIONS, QUOTES, TRADES, Dataset
 from market_data.model.errors import MalformedPayload
-from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_frame, parse_contracts
-from market_data.providers.binance.messages import Message, messages_frame, read_message
+from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_rows, parse_contracts
+from market_data.providers.binance.messages import Message, messages_rows, read_message
 from market_data.providers.binance.parse import parse_klines
 from market_data.providers.binance.statistics import (
     SERIES,
@@ -57,34 +57,34 @@ def nautilus(folder: Path) -> list[Tally]:
             _statistics(tally["statistics"], path.name, body)
             if "open_interest" in name and isinstance(sent := decoded(body), dict):
                 expected = [{"timestamp": moment(sent["time"]), "value": sent["openInterest"]}]
-                tally["statistics"].compare(path.name, parse_present(body), expected)
+                tally["statistics"].compare(path.name, parse_present(body).frame, expected)
     return list(tally.values())
 
 
 def _klines(tally: Tally, where: str, body: bytes) -> None:
     expected = [{"timestamp": moment(row[0]), "close_time": moment(row[6])} | {n: row[at] for n, at in KLINE.items()}
                 for row in decoded(body)]  # fmt: skip
-    tally.compare(where, parse_klines(body), expected)
+    tally.compare(where, parse_klines(body).frame, expected)
 
 
 def _aggregates(tally: Tally, where: str, body: bytes) -> None:
-    expected = [{"a": row["a"], "p": row["p"], "q": row["q"], "T": row["T"], "m": int(row["m"])}
+    expected = [{"a": row["a"], "p": row["p"], "q": row["q"], "T": moment(row["T"]), "m": row["m"]}
                 for row in decoded(body)]  # fmt: skip
-    tally.compare(where, parse_aggregate_trades(body), expected)
+    tally.compare(where, parse_aggregate_trades(body).frame, expected)
 
 
 def _single(tally: Tally, where: str, body: bytes) -> None:
     expected = [{"timestamp": moment(row["time"]), "trade_id": str(row["id"]), "price": row["price"],
                  "size": row["qty"], "aggressor_side": "sell" if row["isBuyerMaker"] else "buy"}
                 for row in decoded(body)]  # fmt: skip
-    tally.compare(where, parse_trades(body), expected)
+    tally.compare(where, parse_trades(body).frame, expected)
 
 
 def _funding(tally: Tally, where: str, body: bytes) -> None:
     expected = [{"timestamp": moment(row["fundingTime"]), "rate": row["fundingRate"],
                  "mark_price": row.get("markPrice") or None, "rate_type": row.get("rateType", "Regular")}
                 for row in decoded(body)]  # fmt: skip
-    tally.compare(where, parse_funding(body), expected)
+    tally.compare(where, parse_funding(body).frame, expected)
 
 
 def _statistics(tally: Tally, where: str, body: bytes) -> None:
@@ -93,7 +93,7 @@ def _statistics(tally: Tally, where: str, body: bytes) -> None:
         if isinstance(rows, list) and rows and set(series.fields) <= set(rows[0]) and "timestamp" in rows[0]:
             expected = [{"timestamp": moment(row["timestamp"])} | {ours: row[name] for name, ours in
                          series.fields.items()} for row in rows]  # fmt: skip
-            tally.compare(where, parse_series(body, series), expected)
+            tally.compare(where, parse_series(body, series).frame, expected)
             return
 
 
@@ -105,7 +105,7 @@ def _instruments(tally: Tally, where: str, body: bytes, *, futures: bool) -> Non
                  "listed": moment(row["onboardDate"]) if "onboardDate" in row else None,
                  "trading": row["status"] == "TRADING"} for row in kept]  # fmt: skip
     tally.compare(where, found, expected)
-    frame = listed_frame(body, USD_M if futures else SPOT_MARKET)
+    frame = listed_rows(body, USD_M if futures else SPOT_MARKET).frame
     tally.say(f"{where}: symbols once", frame["raw_symbol"].n_unique(), frame.height)
 
 
@@ -131,7 +131,7 @@ def _messages(tally: Tally, where: str, bodies: list[bytes], received: datetime 
         messages.append(found)
         rows.append(said)
     for dataset, messages, rows in by_dataset.values():
-        tally.compare(where, messages_frame(dataset, messages), rows)
+        tally.compare(where, messages_rows(dataset, messages).frame, rows)
     tally.files += not by_dataset
 
 
@@ -212,7 +212,7 @@ def tardis(folder: Path) -> list[Tally]:
             answers = [one for one in pair["expected"] if one["type"] in kinds]
             for one in answers:
                 dataset, named = kinds[one["type"]]
-                rows = messages_frame(dataset, [found]) if found else dataset.empty()
+                rows = messages_rows(dataset, [found]).frame if found else dataset.empty()
                 tally[one["type"]].compare(where, rows, [named(one)])
             # Of futures it passes over aggregate trades: it takes the single ones.
             if not answers and data.get("e") != "aggTrade":
@@ -242,6 +242,6 @@ def vision(folder: Path) -> list[Tally]:
         rows = list(csv.DictReader(path.read_text().splitlines()))
         for series in SERIES:
             expected = [{ours: row[name] for name, ours in series.file_fields.items()} for row in rows]
-            found = parse_metrics(path.read_bytes(), series, datetime(2024, 1, 1, tzinfo=UTC))
+            found = parse_metrics(path.read_bytes(), series, datetime(2024, 1, 1, tzinfo=UTC)).frame
             tally.compare(f"{path.name}: {series.kind or series.dataset.name}", found, expected)
     return [tally]

@@ -58,7 +58,7 @@ async def _tallies(folder: Path) -> list[Tally]:
 async def _candles(provider: Ccxt, recorded: dict[str, Any]) -> Tally:
     times = recorded["ticks"]
     span = TimeRange(moment(times[0]), moment(times[-1]) + timedelta(days=1))
-    frame = await provider._window(PERPETUAL, Timeframe.D1, span)
+    frame = (await provider._window(PERPETUAL, Timeframe.D1, span)).frame
     names = ("open", "high", "low", "close", "volume")
     tally = Tally("candles")
     rows = [{"timestamp": moment(at)} | {name: recorded[name][number] for name in names}

@@ -55,21 +55,21 @@ def _bars(tally: Tally, where: str, body: str) -> None:
     ours, recorded = _results(body)
     if any("v" not in row for row in recorded):
         # Bars of an index have no volume: nothing that we serve, and never taken for candles.
-        tally.say(f"{where}: refused", _refused(parse_aggregates, ours), "MalformedPayload")
+        lacking = parse_aggregates(ours).rejected["rule"].to_list().count("value_missing: v")
+        tally.say(f"{where}: rejected", lacking, sum("v" not in row for row in recorded))
         return
     expected = [
         {"timestamp": moment(row["t"])} | {name: row.get(key) for name, key in BARS.items()} for row in recorded
     ]
-    tally.compare(where, parse_aggregates(ours), expected)
+    tally.compare(where, parse_aggregates(ours).frame, expected)
 
 
 def _trades(tally: Tally, where: str, body: str) -> None:
     ours, recorded = _results(body)
     if any("id" not in row for row in recorded):
         # Those of options, which we do not serve, have no numbers.
-        tally.say(
-            f"{where}: refused", _refused(lambda rows: parse_trades(rows, crypto=False), ours), "MalformedPayload"
-        )
+        lacking = parse_trades(ours, crypto=False).rejected["rule"].to_list().count("value_missing: id")
+        tally.say(f"{where}: rejected", lacking, sum("id" not in row for row in recorded))
         return
     crypto = "crypto" in where or "/X" in where
     sides = {1: "sell", 2: "buy"}
@@ -81,7 +81,7 @@ def _trades(tally: Tally, where: str, body: str) -> None:
             "trade_id": f"{row['exchange']}-{row['id']}", "price": row["price"], "venue": str(row["exchange"]),
             "size": row.get("decimal_size", row["size"]), "aggressor_side": side[0] if side else None,
         })  # fmt: skip
-    tally.compare(where, parse_trades(ours, crypto=crypto), expected)
+    tally.compare(where, parse_trades(ours, crypto=crypto).frame, expected)
 
 
 def _quotes(tally: Tally, where: str, body: str) -> None:
@@ -96,7 +96,7 @@ def _quotes(tally: Tally, where: str, body: str) -> None:
            for side in ("bid", "ask") for name in ("price", "size")}
         for row in recorded
     ]  # fmt: skip
-    tally.compare(where, parse_quotes(ours), expected)
+    tally.compare(where, parse_quotes(ours).frame, expected)
 
 
 def _refused(parse: Callable[[list[Any]], object], results: list[Any]) -> str:
@@ -121,7 +121,7 @@ def _dividends(tally: Tally, where: str, body: str) -> None:
             name: date.fromisoformat(row[name]) if row.get(name) else None
             for name in ("declaration_date", "record_date", "pay_date")
         }
-    tally.compare(where, parse_dividends(ours), list(single.values()))
+    tally.compare(where, parse_dividends(ours).frame, list(single.values()))
 
 
 def _splits(tally: Tally, where: str, body: str) -> None:
@@ -132,7 +132,7 @@ def _splits(tally: Tally, where: str, body: str) -> None:
         for row in recorded
     ]  # fmt: skip
     once = [row for number, row in enumerate(expected) if row not in expected[:number]]
-    tally.compare(where, parse_splits(ours), once)
+    tally.compare(where, parse_splits(ours).frame, once)
 
 
 def _news(tally: Tally, where: str, body: str) -> None:
@@ -143,7 +143,7 @@ def _news(tally: Tally, where: str, body: str) -> None:
          "publisher": row["publisher"]["name"], "symbols": row["tickers"], "keywords": row.get("keywords", [])}
         for row in recorded
     ]  # fmt: skip
-    tally.compare(where, parse_news(ours, recorded[0]["tickers"][0] if recorded else ""), expected)
+    tally.compare(where, parse_news(ours, recorded[0]["tickers"][0] if recorded else "").frame, expected)
 
 
 def _chain(tally: Tally, where: str, body: str) -> None:
@@ -158,7 +158,7 @@ def _chain(tally: Tally, where: str, body: str) -> None:
             "iv": row.get("implied_volatility"), "bid": quoted.get("bid"), "ask": quoted.get("ask"),
             "volume": row.get("day", {}).get("volume"), "last": row.get("last_trade", {}).get("price"),
         } | {name: greeks.get(name) for name in ("delta", "gamma", "theta", "vega")})  # fmt: skip
-    tally.compare(where, parse_options(ours, NOW), expected)
+    tally.compare(where, parse_options(ours, NOW).frame, expected)
 
 
 def _contracts(tally: Tally, where: str, body: str) -> None:
@@ -171,12 +171,12 @@ def _contracts(tally: Tally, where: str, body: str) -> None:
         }
         for row in recorded
     ]  # fmt: skip
-    tally.compare(where, parse_contracts(ours, NOW), expected)
+    tally.compare(where, parse_contracts(ours, NOW).frame, expected)
 
 
 def _tickers(tally: Tally, where: str, body: str) -> None:
     ours, recorded = _results(body)
-    frame = parse_instruments(ours)
+    frame = parse_instruments(ours).frame
     served = set(frame["raw_symbol"])
     expected = [
         {"raw_symbol": row["ticker"], "name": row.get("name"), "venue": row.get("primary_exchange"),

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 
 from conformance_tally import Tally, decoded, files, inner, moment
 
-from market_data.model.dataset import EARNINGS, NEWS, OPTIONS
 from market_data.model.errors import MarketDataError
 from market_data.providers.yahoo.companies import parse_earnings, parse_news, parse_options
 from market_data.providers.yahoo.dialect import classify
 from market_data.providers.yahoo.parse import parse_chart
-from market_data.transport.payload import load_json, rows_frame
+from market_data.transport.payload import load_json
 from market_data.transport.senders import Response
 
 NOW = datetime(2025, 3, 1, tzinfo=UTC)
@@ -98,7 +97,7 @@ def _options(tally: Tally, where: str, body: bytes) -> None:
     for chain in recorded[0]["options"]:
         for kind, side in (("call", "calls"), ("put", "puts")):
             expected += [_contract(row, kind, recorded[0]["quote"]) for row in chain[side]]
-    tally.compare(where, rows_frame(OPTIONS, rows), expected)
+    tally.compare(where, rows.frame, expected)
     tally.say(f"{where}: expirations", [int(at) for at in expirations], recorded[0]["expirationDates"])
 
 
@@ -127,7 +126,7 @@ def _earnings(tally: Tally, path: Path, body: bytes) -> None:
         other = path.with_name(path.name.replace("earningsHistory", module))
         if other.exists():
             result |= load_json(inner(other.read_text(), "bodyJson").encode())["quoteSummary"]["result"][0]
-    frame = rows_frame(EARNINGS, parse_earnings({"quoteSummary": {"result": [result], "error": None}}))
+    frame = parse_earnings({"quoteSummary": {"result": [result], "error": None}}).frame
     history = [row for row in decoded(body)["quoteSummary"]["result"][0]["earningsHistory"]["history"]
                if _raw(row.get("quarter"))]  # fmt: skip
     expected = []
@@ -147,7 +146,7 @@ def _news(tally: Tally, where: str, body: bytes) -> None:
     news = decoded(body).get("news", [])
     for symbol in sorted({symbol for row in news for symbol in row.get("relatedTickers", [])}):
         about = [row for row in news if symbol in row.get("relatedTickers", [])]
-        frame = rows_frame(NEWS, parse_news(load_json(body), symbol))
+        frame = parse_news(load_json(body), symbol).frame
         expected = [
             {"news_id": row["uuid"], "published_at": moment(row["providerPublishTime"], 1), "title": row["title"],
              "url": row["link"], "publisher": row["publisher"], "symbols": row["relatedTickers"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -27,6 +28,7 @@ from market_data.model.errors import (
 )
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
+from market_data.model.rows import UNREADABLE
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.shelf import collect_classes
@@ -86,6 +88,13 @@ async def candles(
         assert dict(page.frame.schema) == dict(CANDLES.schema)
         frames.append(page.frame)
     return pl.concat(frames)
+
+
+async def rejected_rows(
+    provider: Provider, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
+) -> list[tuple[str, str]]:
+    pages = provider.fetch_candles(instrument, timeframe, start, end, now=now)
+    return [row async for page in pages for row in page.rejected.select("rule", "payload").rows()]
 
 
 async def listed(provider: Provider, fake: Any) -> pl.DataFrame:
@@ -176,13 +185,17 @@ def test_each_refusal_has_its_type(name: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), [(n, i) for n in sorted(PROVIDERS) for i in range(len(LOADED[n].GARBAGE))])
-def test_garbage_is_malformed_and_never_empty(name: str, number: int) -> None:
+def test_garbage_is_malformed_or_rejected_row_by_row_and_never_passed_over(name: str, number: int) -> None:
     fake = LOADED[name]
     source = fake.Source()
     source.override = httpx.Response(200, content=fake.GARBAGE[number])
     provider, _ = build(name, source)
-    with pytest.raises(MalformedPayload):
-        run(candles(provider, *fake.CASES[0], now=fake.NOW))
+    try:
+        rejected = run(rejected_rows(provider, *fake.CASES[0], now=fake.NOW))
+    except MalformedPayload:
+        return
+    assert rejected
+    assert all(rule.partition(":")[0] in UNREADABLE and json.loads(payload) for rule, payload in rejected)
 
 
 class Recorded:

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from market_data.model.dataset import CANDLES
+from market_data.model.rows import PARTS_CONTRADICT, Rows, rejections
 from market_data.model.session import Grid
 from market_data.model.timeframe import MICROSECOND, Timeframe, to_micros
 
@@ -57,6 +58,18 @@ def aggregate(frame: pl.DataFrame, grid: Grid, expected: Grid | None = None) -> 
         )
     )
     return CANDLES.conform(made if expected is None else _doubted(made, grid, opens, expected))
+
+
+def agreeing(rows: Rows) -> Rows:
+    """Candles that others are to be made of, each once: those that contradict one another are all set aside.
+
+    Nobody can tell which of them is right. What is made of the rest says that it lacks a part, by `aggregate`.
+    """
+    unique = rows.frame.unique(maintain_order=True)
+    twice = unique["timestamp"].is_duplicated()
+    if not twice.any():
+        return Rows(unique, rows.rejected)
+    return Rows(unique.filter(~twice), rows.rejected).rejecting(rejections(PARTS_CONTRADICT, unique.filter(twice)))
 
 
 def candles_of_trades(trades: pl.DataFrame, grid: Grid) -> pl.DataFrame:

@@ -23,9 +23,14 @@ MarketDataError
         └── SchemaMismatch   the schema is older or newer than the program
 """
 
+from market_data.model.text import LONGEST_MESSAGE, kept
+
 
 class MarketDataError(Exception):
-    """Any failure this program names."""
+    """Any failure this program names; what it says is fit for a terminal and a log, whoever is quoted in it."""
+
+    def __init__(self, message: object = "", *rest: object) -> None:
+        super().__init__(kept(str(message), LONGEST_MESSAGE), *rest)
 
 
 def attributed(source: str, error: Exception) -> str:

@@ -15,6 +15,7 @@ from market_data.model.contract import Contract
 from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.rows import none_rejected
 from market_data.model.timeframe import Timeframe
 
 
@@ -71,6 +72,8 @@ class Page:
     """Rows of one answer in the dataset's schema, in order, with where they came from."""
 
     frame: pl.DataFrame
+    rejected: pl.DataFrame = field(default_factory=none_rejected)
+    """What the answer held besides that is no row of the dataset, as sent, each with the reason: `model.rows`."""
     source: str
     """The provider's name, with the market after a colon where it matters: ``binance:spot``."""
     fetched_at: datetime
@@ -79,6 +82,11 @@ class Page:
     quota_remaining: float | None = None
     contract: Contract | None = None
     """Whose rows they are; None where the source has no list."""
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether there is a row, good or rejected."""
+        return not (self.frame.is_empty() and self.rejected.is_empty())
 
     @property
     def requested_at(self) -> datetime:

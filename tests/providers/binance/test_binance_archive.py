@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import importlib.util
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +21,7 @@ from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance import Binance, BinanceSettings, archive
 from market_data.providers.binance.client import Client
 from market_data.providers.binance.klines import parse_file
-from market_data.providers.binance.trades import file_frames
+from market_data.providers.binance.trades import file_rows
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
 
@@ -136,7 +137,7 @@ def test_where_the_two_differ_rest_wins_and_says_so() -> None:
 
 @pytest.mark.parametrize(("header", "unit"), [(True, 1), (False, 1), (False, 1000)])
 def test_headers_and_units_are_told_from_the_values(header: bool, unit: int) -> None:
-    frame = parse_file(klines_csv(START, START + timedelta(hours=3), header=header, unit=unit).encode())
+    frame = parse_file(klines_csv(START, START + timedelta(hours=3), header=header, unit=unit).encode()).frame
     assert frame["timestamp"].to_list() == [START + timedelta(hours=number) for number in range(3)]
     assert frame["close_time"][0] == START + timedelta(minutes=59, seconds=59, milliseconds=999)
     assert frame["close"][0] == Decimal("101.00000001") + int(START.timestamp()) // 60 % 1000
@@ -144,14 +145,32 @@ def test_headers_and_units_are_told_from_the_values(header: bool, unit: int) -> 
 
 def test_both_units_in_one_file() -> None:
     first = klines_csv(START - timedelta(hours=1), START, header=False)
-    frame = parse_file((first + klines_csv(START, START + timedelta(hours=1), header=False, unit=1000)).encode())
+    frame = parse_file((first + klines_csv(START, START + timedelta(hours=1), header=False, unit=1000)).encode()).frame
     assert frame["timestamp"].to_list() == [START - timedelta(hours=1), START]
 
 
-@pytest.mark.parametrize("csv", [b"1,2,3\n", b"x,y\n1,2\n", b"1735689600000,1,1,1,1,,1735693199999,1,1,1,1,0\n"])
+@pytest.mark.parametrize("csv", [b"x,y\n1,2\n", b"a,b\n" * 3, b"1,2,3\n" * 10])
 def test_a_file_that_is_not_one(csv: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse_file(csv)
+
+
+def test_a_line_that_is_no_candle_costs_itself() -> None:
+    bad = [
+        "1735693200000,1,1,1,1,,1735696799999,1,1,1,1,0",
+        "1735693200000,one,1,1,1,1,1735696799999,1,1,1,1,0",
+        "1735693200000,1,1,1,0.0000000000000000001,1,1735696799999,1,1,1,1,0",
+        "99999999999999999,1,1,1,1,1,1735696799999,1,1,1,1,0",
+        "1,2,3",
+    ]
+    good = klines_csv(START, START + timedelta(hours=9), header=True)
+    rows = parse_file((good + "\n".join(bad) + "\n").encode())
+    assert rows.frame.height == 9
+    assert rows.rejected["rule"].to_list() == [
+        "value_missing: volume", "value_unreadable: open", "value_too_fine: close", "value_unreadable: open_time",
+        "value_missing: low",
+    ]  # fmt: skip
+    assert json.loads(rows.rejected["payload"][1]) == bad[1]
 
 
 def test_a_file_of_another_interval_is_not_the_one_asked_for() -> None:
@@ -172,7 +191,8 @@ DAY = TimeRange(START, START + timedelta(days=1))
 
 @pytest.mark.parametrize("header", ["", TRADE_HEADER])
 def test_trades_with_and_without_a_header(header: str) -> None:
-    (frame,) = file_frames((header + TRADE).encode(), DAY)
+    (rows,) = file_rows((header + TRADE).encode(), DAY)
+    frame = rows.frame
     assert frame.select("timestamp", "trade_id", "price", "size", "aggressor_side").row(0) == (
         START, "7", Decimal("100.5"), Decimal("0.25"), "sell",
     )  # fmt: skip
@@ -188,12 +208,12 @@ def test_trades_with_and_without_a_header(header: str) -> None:
 )
 def test_trades_under_a_foreign_header_are_refused(header: str) -> None:
     with pytest.raises(MalformedPayload, match="a file of the archive has"):
-        list(file_frames((header + TRADE).encode(), DAY))
+        list(file_rows((header + TRADE).encode(), DAY))
 
 
 def test_an_empty_file() -> None:
-    assert parse_file(b"").height == 0
-    assert parse_file(HEADER.encode()).height == 0
+    assert parse_file(b"").frame.height == 0
+    assert parse_file(HEADER.encode()).frame.height == 0
 
 
 def test_which_files_hold_a_range() -> None:

@@ -63,7 +63,7 @@ def fetch(provider: Binance, instrument: Instrument, timeframe: Timeframe, start
 )
 def test_recorded_row_keeps_every_digit(name: str) -> None:
     body = recording(name)
-    row = parse_klines(body).row(0, named=True)
+    row = parse_klines(body).frame.row(0, named=True)
     # The same row is the example of both documents; written out from them by hand.
     assert row["timestamp"] == datetime(2017, 7, 3, tzinfo=UTC)
     assert row["close_time"] == datetime(2017, 7, 9, 23, 59, 59, 999000, tzinfo=UTC)
@@ -75,11 +75,11 @@ def test_recorded_row_keeps_every_digit(name: str) -> None:
     assert row["taker_buy_volume"] == Decimal("1756.87402397")
     assert row["taker_buy_quote_volume"] == Decimal("28.46694368")
     compact = json.dumps(json.loads(body), separators=(",", ":")).encode()
-    assert parse_klines(compact).equals(parse_klines(body))
+    assert parse_klines(compact).frame.equals(parse_klines(body).frame)
 
 
 def test_recorded_spot_rows() -> None:
-    frame = parse_klines(recording("nautilus/binance_doc_examples/http_spot_market_klines.json"))
+    frame = parse_klines(recording("nautilus/binance_doc_examples/http_spot_market_klines.json")).frame
     # Written out from the recording by hand.
     assert frame["timestamp"][0] == datetime(2021, 10, 22, 23, 3, tzinfo=UTC)
     assert frame["low"][1] == Decimal("60707.00000000")
@@ -91,9 +91,9 @@ def test_compact_and_strict_reading_agree_on_every_digit() -> None:
     rows[7][5] = "12345678901234567890.123456789012345678"
     rows[8][4] = "0.000000000000000001"
     compact, spaced = json.dumps(rows, separators=(",", ":")).encode(), json.dumps(rows, indent=1).encode()
-    assert parse_klines(compact).equals(parse_klines(spaced))
-    assert parse_klines(compact)["volume"][7] == Decimal("12345678901234567890.123456789012345678")
-    assert parse_klines(compact)["close"][8] == Decimal("0.000000000000000001")
+    assert parse_klines(compact).frame.equals(parse_klines(spaced).frame)
+    assert parse_klines(compact).frame["volume"][7] == Decimal("12345678901234567890.123456789012345678")
+    assert parse_klines(compact).frame["close"][8] == Decimal("0.000000000000000001")
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,20 @@ def test_compact_and_strict_reading_agree_on_every_digit() -> None:
         b'[[1,"1","1","1","1","-","2","1",1,"1","1","0"]]',
         b'[[1,"1","1","1","1","99999999999999999999999",2,"1",1,"1","1","0"]]',
         b'[[1,"1,1","1","1","1",2,"1",1,"1","1","0"]]',
-        b'[1,[["1","1","1","1","1",2,"1",1,"1","1","0"]]]',
+        b'[[1,"1","1","1","1","1",2,"1",1,"1","1","0"],[2,"1","1","1","1","0.1234567890123456789",3,"1",1,"1","1","0"]]',
     ],
 )
-def test_a_row_that_is_not_one_is_refused(body: bytes) -> None:
+def test_a_row_that_is_not_one_is_rejected(body: bytes) -> None:
+    rows, sent = parse_klines(body), json.loads(body)
+    assert rows.rejected.height == 1
+    assert rows.frame.height == len(sent) - 1
+    assert json.loads(rows.rejected["payload"][0]) == [
+        value if isinstance(value, str) else str(value) for value in sent[-1]
+    ]
+
+
+@pytest.mark.parametrize("body", [b'[1,[["1","1","1","1","1",2,"1",1,"1","1","0"]]]', b"{}", b"[[1,2]]", b'"no"'])
+def test_an_answer_that_is_no_list_of_rows_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse_klines(body)
 

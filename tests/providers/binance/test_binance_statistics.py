@@ -128,10 +128,16 @@ def test_asked_for_up_to_the_present_open_interest_ends_with_what_it_is_now() ->
     assert Decimal("777.125") not in past["value"].to_list()
 
 
-@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"openInterest":"many","time":1}', b'{"openInterest":"1"}'])
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"7"])
 def test_what_is_no_open_interest(body: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse_present(body)
+
+
+@pytest.mark.parametrize("body", [b'{"openInterest":"many","time":1}', b'{"openInterest":"1"}'])
+def test_open_interest_that_cannot_be_read_is_rejected(body: bytes) -> None:
+    rows = parse_present(body)
+    assert (rows.frame.height, rows.rejected.height) == (0, 1)
 
 
 def test_long_short_ratios_of_three_kinds() -> None:
@@ -191,16 +197,17 @@ def test_a_day_without_a_metrics_file_is_said() -> None:
 def test_metrics_a_second_late_and_with_empty_cells() -> None:
     csv = METRICS_HEADER + "2024-01-01 00:05:01,BTCUSDT,,,1.1,,1.3,\n2024-01-01 00:10:00,BTCUSDT,5.5,55,,,,\n"
     day = datetime(2024, 1, 1, tzinfo=UTC)
-    interest, everybody, *_ = (parse_metrics(csv.encode(), series, day) for series in SERIES)
+    interest, everybody, *_ = (parse_metrics(csv.encode(), series, day).frame for series in SERIES)
     assert interest.select("timestamp", "value").rows() == [(day + 2 * FIVE, Decimal("5.5"))]
     assert everybody.select("timestamp", "ratio").rows() == [(day + FIVE, Decimal("1.3"))]
-    with pytest.raises(MalformedPayload, match="the time"):
-        parse_metrics((METRICS_HEADER + "yesterday,BTCUSDT,1,1,1,1,1,1\n").encode(), SERIES[0], day)
+    bad = parse_metrics((csv + "yesterday,BTCUSDT,1,1,1,1,1,1\n").encode(), SERIES[0], day)
+    assert bad.rejected["rule"].to_list() == ["value_unreadable: create_time"]
+    assert bad.frame.equals(interest)
 
 
 def test_recorded_metrics() -> None:
     csv = recording("binance_vision_rows/um_metrics_BTCUSDT_2rows.csv")
-    frame = parse_metrics(csv, SERIES[0], datetime(2024, 1, 1, tzinfo=UTC))
+    frame = parse_metrics(csv, SERIES[0], datetime(2024, 1, 1, tzinfo=UTC)).frame
     assert frame.select("timestamp", "value", "value_quote").row(1) == (
         datetime(2024, 1, 1, 0, 5, tzinfo=UTC),
         Decimal("73839.811"),
@@ -219,7 +226,7 @@ def test_recorded_metrics() -> None:
 )
 def test_recorded_statistics(number: int, name: str) -> None:
     body = recording(f"nautilus/binance_doc_examples/http_futures_market_{name}.json")
-    rows, frame = json.loads(body), parse_series(body, SERIES[number])
+    rows, frame = json.loads(body), parse_series(body, SERIES[number]).frame
     for theirs, ours in SERIES[number].fields.items():
         assert frame[ours].to_list() == [Decimal(row[theirs]) for row in rows]
     assert [int(moment.timestamp() * 1000) for moment in frame["timestamp"]] == [int(row["timestamp"]) for row in rows]
@@ -238,7 +245,7 @@ def test_funding_pages_to_the_end() -> None:
 
 
 def test_recorded_funding() -> None:
-    frame = parse_funding(recording("nautilus/binance_doc_examples/http_futures_market_funding_rate.json"))
+    frame = parse_funding(recording("nautilus/binance_doc_examples/http_futures_market_funding_rate.json")).frame
     assert frame.select("timestamp", "rate").row(0) == (datetime(2019, 10, 9, 8, tzinfo=UTC), Decimal("-0.0375"))
 
 
@@ -249,7 +256,7 @@ def test_two_rates_of_two_types_at_one_time() -> None:
             for kind in ("Regular", "Special")
         ]
     )
-    assert parse_funding(body.encode())["rate_type"].to_list() == ["Regular", "Special"]
+    assert parse_funding(body.encode()).frame["rate_type"].to_list() == ["Regular", "Special"]
 
 
 def test_taker_volumes_and_spot_flow() -> None:
@@ -355,7 +362,7 @@ def test_older_trades_come_from_the_archive() -> None:
     pages = fetch(source, TRADES, day + timedelta(hours=1), day + timedelta(hours=2))
     frame = joined(pages, TRADES)
     assert {page.source for page in pages} == {"binance:archive"}
-    expected = parse_aggregate_trades(json.dumps([fake.trade(n) for n in numbers[1800:3600]]).encode())
+    expected = parse_aggregate_trades(json.dumps([fake.trade(n) for n in numbers[1800:3600]]).encode()).frame
     assert frame["trade_id"].cast(pl.Int64).equals(expected["a"], check_names=False)
     assert frame["price"].equals(expected["p"], check_names=False)
     assert frame["size"].equals(expected["q"], check_names=False)
@@ -368,17 +375,17 @@ def test_recorded_aggregate_trades(name: str) -> None:
     body = recording(f"nautilus/binance_doc_examples/http_{name}_market_agg_trades.json")
     recorded = json.loads(body)
     compact = json.dumps(recorded, separators=(",", ":")).encode()
-    for frame in (parse_aggregate_trades(body), parse_aggregate_trades(compact)):
+    for frame in (parse_aggregate_trades(body).frame, parse_aggregate_trades(compact).frame):
         assert frame["a"].to_list() == [row["a"] for row in recorded]
         assert frame["p"].to_list() == [Decimal(row["p"]) for row in recorded]
         assert frame["q"].to_list() == [Decimal(row["q"]) for row in recorded]
-        assert frame["m"].to_list() == [int(row["m"]) for row in recorded]
+        assert frame["m"].to_list() == [row["m"] for row in recorded]
 
 
 @pytest.mark.parametrize("name", ["http_futures_market_trades", "http_spot_market_trades"])
 def test_recorded_trades(name: str) -> None:
     body = recording(f"nautilus/binance_doc_examples/{name}.json")
-    frame = parse_trades(body)
+    frame = parse_trades(body).frame
     assert frame["trade_id"].to_list() == [str(row["id"]) for row in json.loads(body)]
     assert frame["size"].to_list() == [Decimal(row["qty"]) for row in json.loads(body)]
 
@@ -386,16 +393,29 @@ def test_recorded_trades(name: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'[{"a":1,"p":"x","q":"1","f":1,"l":1,"T":1,"m":true}]',
-        b'[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":"true"}]',
-        b'[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1}]',
-        b'[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":true},{"a":1,"p":"abc","q":"1","f":1,"l":1,"T":1,"m":true}]',
-        b'[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":true},{"a":1,"p":"1"}]',
         b'{"code":-1,"msg":"no"}',
         b"[1]",
         b'[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":true},',
     ],
 )
-def test_a_trade_that_is_not_one(body: bytes) -> None:
+def test_an_answer_without_trades_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedPayload):
         parse_aggregate_trades(body)
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        ('{"a":1,"p":"x","q":"1","f":1,"l":1,"T":1,"m":true}', "value_unreadable: p"),
+        ('{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":"true"}', "value_unreadable: m"),
+        ('{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1}', "value_missing: m"),
+        ('{"a":1,"p":"1","q":"1","f":1,"l":1,"T":9999999999999999,"m":true}', "value_unreadable: T"),
+        ('{"a":1,"p":"0.1234567890123456789","q":"1","f":1,"l":1,"T":1,"m":true}', "value_too_fine: p"),
+        ('{"a":1,"p":"1"}', "value_missing: q"),
+    ],
+)
+def test_a_trade_that_is_not_one_costs_itself(bad: str, rule: str) -> None:
+    good = '{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1,"m":true}'
+    rows = parse_aggregate_trades(f"[{good},{bad},{good}]".encode())
+    assert rows.frame["p"].to_list() == [Decimal(1)] * 2
+    assert rows.rejected["rule"].to_list() == [rule]

@@ -18,6 +18,7 @@ import pytest
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import BadCredentials, MalformedPayload
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe
 from market_data.providers.polygon import Polygon, PolygonSettings
 from market_data.providers.polygon.parse import find_listing, parse_aggregates, parse_answer
@@ -67,10 +68,10 @@ def test_recorded_aggregates_keep_every_digit() -> None:
         body = json.dumps(recorded, default=str).encode()
         if "v" not in results[0]:
             # An index has no volume: nothing we serve.
-            with pytest.raises(MalformedPayload, match="'v'"):
-                parse_aggregates(parse_answer(body).results)
+            unread = parse_aggregates(parse_answer(body).results).rejected
+            assert set(unread["rule"]) == {"value_missing: v"}
             continue
-        frame = parse_aggregates(parse_answer(body).results)
+        frame = parse_aggregates(parse_answer(body).results).frame
         rows += frame.height
         for column, key in {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "vwap": "vw"}.items():
             assert frame[column].to_list() == [None if key not in row else Decimal(row[key]) for row in results]
@@ -80,7 +81,7 @@ def test_recorded_aggregates_keep_every_digit() -> None:
 
 def test_numbers_in_scientific_notation_and_fractions() -> None:
     body = b'{"status":"OK","results":[{"t":1735741800000,"o":1e-7,"h":2.5E2,"l":1.0,"c":1,"v":1.3564e8,"vw":0.1}]}'
-    row = parse_aggregates(parse_answer(body).results).row(0, named=True)
+    row = parse_aggregates(parse_answer(body).results).frame.row(0, named=True)
     assert [row[name] for name in ("open", "high", "volume", "vwap")] == [
         Decimal("0.0000001"),
         250,
@@ -155,12 +156,23 @@ def test_a_row_off_the_grid_is_kept_for_the_rules_and_extended_hours_are_not() -
     assert [moment.strftime("%H:%M") for moment in frame["timestamp"]] == ["14:30", "14:33"]
 
 
-def test_contradicting_parts_make_no_candle() -> None:
+def test_contradicting_parts_cost_the_candle_they_are_of() -> None:
     source = fake.Source()
-    row = fake.bar(datetime(2024, 11, 29, 14, 30, tzinfo=UTC), 30)
-    source.override = httpx.Response(200, json={"status": "OK", "results": [row, row | {"c": 1}]})
-    with pytest.raises(MalformedPayload, match="two different rows"):
-        fetch(source, AAPL, Timeframe.H1, *HALF_DAY)
+    opens = [datetime(2024, 11, 29, 14, 30, tzinfo=UTC) + timedelta(minutes=30 * number) for number in range(7)]
+    bars = [fake.bar(moment, 30) for moment in opens]
+    twice = bars[2] | {"c": 1}
+    source.override = httpx.Response(200, json={"status": "OK", "results": [*bars[:3], twice, *bars[3:]]})
+
+    async def collect() -> list[Page]:
+        return [page async for page in polygon(source).fetch_candles(AAPL, Timeframe.H1, *HALF_DAY, now=fake.NOW)]
+
+    (page,) = asyncio.run(collect())
+    frame = page.frame
+    assert [moment.strftime("%H:%M") for moment in frame["timestamp"]] == ["14:30", "15:30", "16:30", "17:30"]
+    # Of the second hour there is the second half, and the candle says that this is not all.
+    assert frame["notes"].to_list() == [None, "parts_unknown", None, None]
+    assert frame["volume"].to_list() == [630, 315, 630, 315]
+    assert page.rejected.select("timestamp", "rule").rows() == [(opens[2], "parts_contradict")] * 2
 
 
 def test_without_a_key_it_says_what_to_set() -> None:

@@ -29,7 +29,7 @@ from market_data.model.errors import MalformedPayload, NotEntitled, UnsupportedR
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.providers.polygon import Polygon, PolygonSettings
 from market_data.providers.polygon.companies import parse_dividends, parse_earnings, parse_news, parse_splits
-from market_data.providers.polygon.lists import parse_instruments, parse_options
+from market_data.providers.polygon.lists import parse_contracts, parse_instruments, parse_options
 from market_data.providers.polygon.parse import parse_answer
 from market_data.providers.polygon.statements import parse_statements
 from market_data.providers.polygon.ticks import parse_quotes, parse_trades
@@ -81,7 +81,7 @@ def fetch(source: Any, dataset: Dataset, instrument: Instrument = AAPL, **span: 
 
 
 def test_recorded_stock_trades() -> None:
-    frame = parse_trades(recorded("massive_spec/examples/v3_trades_{stockTicker}.json"), crypto=False)
+    frame = parse_trades(recorded("massive_spec/examples/v3_trades_{stockTicker}.json"), crypto=False).frame
     # Written out from the example by hand; nanoseconds are cut to microseconds.
     assert frame.row(0) == (
         datetime(2018, 2, 2, 9, 0, 0, 16036, tzinfo=UTC),
@@ -95,23 +95,25 @@ def test_recorded_stock_trades() -> None:
 
 
 def test_recorded_crypto_trades_say_who_crossed_the_spread() -> None:
-    frame = parse_trades(recorded("massive_spec/examples/v3_trades_{cryptoTicker}.json"), crypto=True)
+    frame = parse_trades(recorded("massive_spec/examples/v3_trades_{cryptoTicker}.json"), crypto=True).frame
     assert frame["aggressor_side"].to_list() == ["sell", "buy"]
     assert frame["size"].to_list() == [Decimal("1.0434526"), Decimal("0.0058883")]
 
 
 def test_numbers_of_trades_repeat_between_exchanges() -> None:
-    frame = parse_trades(recorded("polygon_client_python/test_rest/mocks/v3/trades/AAPL&limit=2.json"), crypto=False)
+    frame = parse_trades(
+        recorded("polygon_client_python/test_rest/mocks/v3/trades/AAPL&limit=2.json"), crypto=False
+    ).frame
     assert frame["trade_id"].to_list()[:2] == ["11-183276", "12-183276"]
 
 
 def test_fractions_of_a_share() -> None:
     row = {"id": "1", "exchange": "4", "price": "10", "size": "0", "participant_timestamp": "1", "decimal_size": "0.25"}
-    assert parse_trades([row], crypto=False)["size"].to_list() == [Decimal("0.25")]
+    assert parse_trades([row], crypto=False).frame["size"].to_list() == [Decimal("0.25")]
 
 
 def test_recorded_quotes() -> None:
-    frame = parse_quotes(recorded("massive_spec/examples/v3_quotes_{stockTicker}.json"))
+    frame = parse_quotes(recorded("massive_spec/examples/v3_quotes_{stockTicker}.json")).frame
     assert frame.row(0) == (
         datetime(2018, 2, 2, 9, 0, 0, 65700, tzinfo=UTC),
         2060,
@@ -141,7 +143,7 @@ def test_trades_page_to_the_end_in_the_range_asked_for() -> None:
 
 def test_recorded_dividends() -> None:
     results = recorded("polygon_client_python/test_rest/mocks/v3/reference/dividends.json")
-    first = parse_dividends(results).row(0, named=True)
+    first = parse_dividends(results).frame.row(0, named=True)
     assert (first["ex_date"], first["amount"], first["pay_date"], first["frequency"], first["dividend_type"]) == (
         date(2025, 6, 12),
         Decimal("0.59375"),
@@ -152,7 +154,7 @@ def test_recorded_dividends() -> None:
 
 
 def test_recorded_splits() -> None:
-    frame = parse_splits(recorded("massive_spec/examples/v3_reference_splits.json"))
+    frame = parse_splits(recorded("massive_spec/examples/v3_reference_splits.json")).frame
     assert frame.rows() == [
         (date(2020, 8, 31), Decimal(1), Decimal(4), None, None),
         (date(2005, 2, 28), Decimal(1), Decimal(2), None, None),
@@ -216,7 +218,7 @@ def test_earnings() -> None:
         )
     )
     columns = ("fiscal_quarter", "report_date", "report_time", "eps_actual", "eps_estimate", "revenue_estimate")
-    assert frame.select(columns).rows() == [
+    assert frame.frame.select(columns).rows() == [
         (1, date(2025, 1, 30), "after_close", Decimal("2.4"), None, None),
         (0, date(2025, 11, 1), None, None, None, Decimal(410_000_000_000)),
         (2, date(2025, 5, 2), "during_session", None, Decimal("1.62"), None),
@@ -278,7 +280,9 @@ def test_statements_where_the_plan_has_no_earnings() -> None:
     assert {(params["tickers"], params["filing_date.gte"], params["filing_date.lt"]) for params in asked} == {
         ("AAPL", "2025-01-01", "2025-03-01")
     }
-    (row,) = parse_statements([statement("quarterly", 1, "2025-05-02", diluted_earnings_per_share=1.65)]).to_dicts()
+    (row,) = parse_statements(
+        [statement("quarterly", 1, "2025-05-02", diluted_earnings_per_share=1.65)]
+    ).frame.to_dicts()
     assert (row["eps_actual"], row["revenue_actual"], row["notes"]) == (Decimal("1.65"), None, notes_of("diluted"))
 
 
@@ -289,24 +293,24 @@ def notes_of(kind: str) -> str:
 def test_recorded_news() -> None:
     for name in ("massive_spec/examples/v2_reference_news.json",):
         results = recorded(name)
-        row = parse_news(results, "UBS").row(0, named=True)
+        row = parse_news(results, "UBS").frame.row(0, named=True)
         assert row["news_id"] == "8ec638777ca03b553ae516761c2a22ba2fdd2f37befae3ab6fdab74e9e5193eb"
         assert (row["sentiment"], row["author"], row["keywords"][1]) == ("positive", "Sam Boughedda", "interest rates")
         assert row["published_at"] == datetime.fromisoformat(results[0]["published_utc"])
-        assert parse_news(results, "AAPL")["sentiment"].to_list() == [None]
+        assert parse_news(results, "AAPL").frame["sentiment"].to_list() == [None]
     mocks = recorded("polygon_client_python/test_rest/mocks/v2/reference/news&ticker=NFLX.json")
-    assert parse_news(mocks, "NFLX")["title"].to_list() == [row["title"] for row in mocks]
+    assert parse_news(mocks, "NFLX").frame["title"].to_list() == [row["title"] for row in mocks]
 
 
 def test_news_name_instruments_by_our_symbols() -> None:
     article = {"id": "1", "title": "t", "published_utc": "2026-02-01T00:00:00Z", "tickers": ["X:BTCUSD", "BRK.B", "KO"]}
-    assert parse_news([article], "X:BTCUSD")["symbols"].to_list() == [["BTC", "BRK.B", "KO"]]
+    assert parse_news([article], "X:BTCUSD").frame["symbols"].to_list() == [["BTC", "BRK.B", "KO"]]
 
 
 def test_recorded_option_chains() -> None:
     moment = datetime(2022, 4, 29, 18, tzinfo=UTC)
-    frame = parse_options(recorded("polygon_client_python/test_rest/mocks/v3/snapshot/options/AAPL.json"), moment)
-    row = frame.row(0, named=True)
+    rows = parse_options(recorded("polygon_client_python/test_rest/mocks/v3/snapshot/options/AAPL.json"), moment)
+    row = rows.frame.row(0, named=True)
     assert (row["contract"], row["expiration"], row["strike"], row["option_type"]) == (
         "AAPL230616C00150000",
         date(2023, 6, 16),
@@ -335,7 +339,7 @@ def test_no_volatility_is_not_zero_volatility() -> None:
         "implied_volatility": "0",
         "last_quote": {"bid": "0", "ask": "0"},
     }
-    found = parse_options([row], fake.NOW).row(0, named=True)
+    found = parse_options([row], fake.NOW).frame.row(0, named=True)
     assert (found["iv"], found["iv_origin"], found["iv_reason"]) == (None, None, "not given by the source")
     assert (found["bid"], found["ask"], found["delta"]) == (Decimal(0), None, None)
 
@@ -368,7 +372,7 @@ def test_chains_of_the_past_are_not_to_be_had() -> None:
 
 
 def test_recorded_instruments() -> None:
-    frame = parse_instruments(recorded("massive_spec/examples/v3_reference_tickers.json"))
+    frame = parse_instruments(recorded("massive_spec/examples/v3_reference_tickers.json")).frame
     assert frame.select("raw_symbol", "symbol", "asset_class", "venue", "currency", "status").rows() == [
         ("A", "A", "stock", "XNYS", "USD", "trading")
     ]
@@ -398,6 +402,67 @@ def test_other_datasets_are_refused() -> None:
         (parse_splits, "not an object"),
     ],
 )
-def test_rows_that_are_not_what_was_promised(parse: Any, row: Any) -> None:
+def test_rows_that_are_not_what_was_promised_cost_themselves(parse: Any, row: Any) -> None:
+    """Alone such a row is rejected, or the answer for one without any row; ten of them are no answer."""
+    try:
+        assert parse([row]).rejected.height == 1
+    except MalformedPayload:
+        assert isinstance(row, str) or len(row) == 1
     with pytest.raises(MalformedPayload):
-        parse([row])
+        parse([row] * 10)
+
+
+BAD_DATE = "0000-00-00"
+NANOS = "1700000000000000000"
+
+
+def contract_of(number: int) -> dict[str, Any]:
+    name = f"O:X251219C{1000 * (number + 1):08}"
+    return {"ticker": name, "contract_type": "call", "expiration_date": "2025-12-19", "strike_price": str(number + 1)}
+
+
+NINE_OF_TEN: list[tuple[Any, Any, dict[str, Any]]] = [
+    (
+        parse_dividends,
+        lambda n: {"ex_dividend_date": f"2024-01-{n + 1:02}", "cash_amount": "0.5", "currency": "USD"},
+        {"pay_date": BAD_DATE},
+    ),
+    (
+        parse_splits,
+        lambda n: {"execution_date": f"2024-01-{n + 1:02}", "split_from": "1", "split_to": "2"},
+        {"split_to": "x"},
+    ),
+    (parse_earnings, lambda n: {"fiscal_year": str(2000 + n), "fiscal_period": "Q1"}, {"fiscal_period": "Q7"}),
+    (parse_statements, lambda n: {"timeframe": "annual", "fiscal_year": str(2000 + n)}, {"fiscal_year": "next"}),
+    (
+        lambda results: parse_news(results, "X"),
+        lambda n: {"id": str(n), "title": "t", "published_utc": "2024-01-01T00:00:00Z"},
+        {"title": None},
+    ),
+    (
+        lambda results: parse_options(results, fake.NOW),
+        lambda n: {"details": contract_of(n), "open_interest": "1"},
+        {"details": contract_of(9) | {"strike_price": None}},
+    ),
+    (lambda results: parse_contracts(results, fake.NOW), contract_of, {"expiration_date": BAD_DATE}),
+    (
+        lambda results: parse_trades(results, crypto=False),
+        lambda n: {"id": str(n), "exchange": "1", "price": "1", "size": "1", "participant_timestamp": NANOS},
+        {"price": True},
+    ),
+    (
+        parse_quotes,
+        lambda n: {"sequence_number": str(n), "bid_price": "1", "bid_size": "1", "sip_timestamp": NANOS},
+        {"sip_timestamp": "9" * 30},
+    ),
+    (parse_instruments, lambda n: {"ticker": f"A{n}", "market": "stocks", "type": "CS"}, {"ticker": ["A"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parse", "row", "fault"), NINE_OF_TEN)
+def test_one_bad_row_of_ten_costs_itself(parse: Any, row: Any, fault: dict[str, Any]) -> None:
+    sent = [row(n) for n in range(9)]
+    rows = parse([*sent[:4], row(9) | fault, *sent[4:]])
+    assert (rows.frame.height, rows.rejected.height) == (9, 1)
+    assert rows.frame.equals(parse(sent).frame)
+    assert set(json.loads(rows.rejected["payload"][0])) >= set(row(9))

@@ -15,7 +15,7 @@ import httpx
 import polars as pl
 import pytest
 
-from market_data.model.dataset import DIVIDENDS, EARNINGS, FUNDING_RATES, NEWS, OPTIONS, SPLITS, Dataset
+from market_data.model.dataset import DIVIDENDS, EARNINGS, FUNDING_RATES, OPTIONS, SPLITS, Dataset
 from market_data.model.errors import (
     BadCredentials,
     GeoBlocked,
@@ -29,7 +29,7 @@ from market_data.providers.yahoo import Yahoo, YahooSettings
 from market_data.providers.yahoo.companies import parse_earnings, parse_news, parse_options
 from market_data.providers.yahoo.parse import parse_chart
 from market_data.transport.http import Http
-from market_data.transport.payload import load_json, rows_frame
+from market_data.transport.payload import load_json
 from market_data.transport.senders import HttpxSender
 
 RECORDINGS = Path(os.environ.get("MARKET_DATA_RECORDINGS", Path(__file__).parents[3] / "../shared/data"))
@@ -101,7 +101,7 @@ def test_recorded_earnings() -> None:
     result = load_json(recording("quoteSummary-earningsHistory-AAPL.json"))["quoteSummary"]["result"][0]
     for name in ("earnings", "calendarEvents"):
         result |= load_json(recording(f"quoteSummary-{name}-AAPL.json"))["quoteSummary"]["result"][0]
-    frame = rows_frame(EARNINGS, parse_earnings({"quoteSummary": {"result": [result], "error": None}}))
+    frame = parse_earnings({"quoteSummary": {"result": [result], "error": None}}).frame
     columns = ("fiscal_year", "fiscal_quarter", "period_end", "eps_actual", "eps_estimate", "revenue_actual")
     assert frame.select(columns).rows()[3:] == [
         (2024, 4, date(2024, 12, 31), Decimal("2.4"), Decimal("2.34102"), Decimal(124_300_000_000)),
@@ -254,7 +254,7 @@ def test_recorded_options(name: str) -> None:
     body = recording(name)
     result = json.loads(body, parse_float=Decimal)["optionChain"]["result"][0]
     rows, expirations = parse_options(load_json(body), fake.NOW)
-    frame = rows_frame(OPTIONS, rows)
+    frame = rows.frame
     recorded = [row for chain in result["options"] for side in ("calls", "puts") for row in chain[side]]
     assert frame["contract"].to_list() == [row["contractSymbol"] for row in recorded]
     assert frame["strike"].to_list() == [Decimal(row["strike"]) for row in recorded]
@@ -266,7 +266,7 @@ def test_recorded_options(name: str) -> None:
 
 def test_recorded_news() -> None:
     recorded = json.loads(recording("search-AAPL.json"))["news"]
-    frame = rows_frame(NEWS, parse_news(load_json(recording("search-AAPL.json")), "AAPL"))
+    frame = parse_news(load_json(recording("search-AAPL.json")), "AAPL").frame
     about = [row for row in recorded if "AAPL" in row.get("relatedTickers", [])]
     assert about
     assert frame["news_id"].to_list() == [row["uuid"] for row in about]
@@ -280,7 +280,7 @@ def test_news_name_instruments_by_our_symbols() -> None:
         "providerPublishTime": 1769904000,
         "relatedTickers": ["BTC-USD", "BRK-B", "KO"],
     }
-    assert parse_news({"news": [article]}, "BRK-B")[0]["symbols"] == ["BTC", "BRK.B", "KO"]
+    assert parse_news({"news": [article]}, "BRK-B").frame["symbols"].to_list() == [["BTC", "BRK.B", "KO"]]
 
 
 def test_other_datasets_are_refused() -> None:
@@ -296,7 +296,6 @@ def test_other_datasets_are_refused() -> None:
         (lambda answer: parse_options(answer, fake.NOW), {"optionChain": {"result": []}}),
         (lambda answer: parse_options(answer, fake.NOW), {"optionChain": {"result": [{"quote": {}, "options": [{}]}]}}),
         (lambda answer: parse_news(answer, "X"), {"news": None}),
-        (lambda answer: parse_news(answer, "X"), {"news": [{"relatedTickers": ["X"]}]}),
         (lambda answer: parse_news(answer, "X"), []),
     ],
 )

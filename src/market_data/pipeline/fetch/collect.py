@@ -41,7 +41,7 @@ from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import audit
-from market_data.storage.work.quarantine import quarantine_facts
+from market_data.storage.work.quarantine import quarantine_facts, quarantine_unread
 
 log = structlog.get_logger()
 # An observation counts for candles until it is stale; the features' own history comes on top.
@@ -151,9 +151,11 @@ class Collector:
             origin = Provenance(source=page.source, now=now, run_id=run_id)
             appended = append(connection, self.database, dataset, instrument, accepted, origin)
             quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
+            quarantine_unread(connection, dataset, instrument, page.rejected, page.source, run_id, now)
             # Told twice in one answer: the same row, and counted as such.
             repeated = checked.repeated + page.frame.height - frame.height
-            counts = appended.counts + Counts(unchanged=repeated, rejected=checked.rejected.height)
+            rejected = checked.rejected.height + page.rejected.height
+            counts = appended.counts + Counts(unchanged=repeated, rejected=rejected)
             if dataset.observed and appended.changed.height:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now

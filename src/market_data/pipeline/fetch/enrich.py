@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
 import polars as pl
@@ -27,6 +27,7 @@ from market_data.model.errors import (
 )
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page, Provider
+from market_data.model.rows import none_rejected
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.read.status import age_of, reaches_of
@@ -243,14 +244,15 @@ class Enricher:
         try:
             async for page in _ahead(pages, self.batch_rows):
                 full = sum(waited.frame.height for waited in waiting) >= self.batch_rows
-                if waiting and (full or (page.source, page.contract) != (waiting[-1].source, waiting[-1].contract)):
-                    batch = _batch(series, waiting, TimeRange(begun, _bound(page, "min")))
+                other = bool(waiting) and (page.source, page.contract) != (waiting[-1].source, waiting[-1].contract)
+                if waiting and page.frame.height and (full or other):
+                    batch = _batch(series, waiting, TimeRange(begun, _bound([page], "min")))
                     begun, waiting = batch.span.end, []
                     yield batch
                 waiting.append(page)
         except MarketDataError:
             if waiting:
-                yield _batch(series, waiting, TimeRange(begun, _bound(waiting[-1], "max") + MICROSECOND))
+                yield _batch(series, waiting, TimeRange(begun, (_bound(waiting, "max") or begun) + MICROSECOND))
             raise
         if waiting:
             yield _batch(series, waiting, TimeRange(begun, span.end))
@@ -290,6 +292,7 @@ def _batch(series: Series, pages: list[Page], span: TimeRange) -> Batch:
     return Batch(
         series=series,
         frame=pl.concat([page.frame for page in pages]),
+        unread=pl.concat([page.rejected for page in pages]),
         source=newest.source,
         fetched_at=newest.fetched_at,
         # Every page is judged against when it was asked for; none of the batch as fresher than its slowest.
@@ -301,10 +304,17 @@ def _batch(series: Series, pages: list[Page], span: TimeRange) -> Batch:
     )
 
 
-def _bound(page: Page, which: Literal["min", "max"]) -> datetime:
-    times = page.frame["timestamp"]
-    bound: datetime = times.min() if which == "min" else times.max()  # type: ignore[assignment]  # pages have rows
-    return bound
+def _bound(pages: Sequence[Page], which: Literal["min", "max"]) -> Any:
+    """The first or last open time of the pages' rows; None where all were rejected."""
+    times = pl.concat([page.frame["timestamp"] for page in pages])
+    return times.min() if which == "min" else times.max()
+
+
+def _parts(page: Page, most_rows: int) -> Iterator[Page]:
+    """The page in pages of at most so many rows; what was rejected comes with the first."""
+    yield replace(page, frame=page.frame.head(most_rows))
+    for start in range(most_rows, page.frame.height, most_rows):
+        yield replace(page, frame=page.frame.slice(start, most_rows), rejected=none_rejected())
 
 
 async def _ahead(pages: AsyncIterator[Page], most_rows: int) -> AsyncIterator[Page]:
@@ -314,8 +324,8 @@ async def _ahead(pages: AsyncIterator[Page], most_rows: int) -> AsyncIterator[Pa
     async def read() -> None:
         try:
             async for page in pages:
-                for part in page.frame.iter_slices(most_rows):
-                    await queue.put(replace(page, frame=part))
+                for part in _parts(page, most_rows):
+                    await queue.put(part)
             await queue.put(None)
         except Exception as error:  # handed to the caller, who knows what it means
             await queue.put(error)

@@ -154,9 +154,9 @@ class Healer:
             async for page in provider.fetch_candles(
                 series.instrument, series.timeframe, span.start, span.end, now=now
             ):
-                if page.frame.is_empty():
+                if not page.holds_something:
                     continue
-                batch = _batch(series, page)
+                batch = _batch(series, page, span)
                 purpose = Purpose(run_id=run_id, span=span, actor="heal")
                 outcome = await asyncio.to_thread(ingest, self.database, self.shelves, batch, purpose, self.clock)
                 counts += outcome.counts
@@ -253,9 +253,10 @@ def _overlap(stretch: Stretch, gap: Stretch) -> Stretch:
     return replace(stretch, start=max(stretch.start, gap.start), end=min(stretch.end, gap.end))
 
 
-def _batch(series: Series, page: Page) -> Batch:
+def _batch(series: Series, page: Page, asked: TimeRange) -> Batch:
     times = page.frame["timestamp"]
-    first, last = times.min(), times.max()
+    # Where no row is good, none shows anything: the moment that was asked for first stands for the page.
+    first, last = times.min() or asked.start, times.max() or asked.start
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     return Batch(
@@ -269,4 +270,5 @@ def _batch(series: Series, page: Page) -> Batch:
         response_ms=page.response_ms,
         quota_remaining=page.quota_remaining,
         contract=page.contract,
+        unread=page.rejected,
     )

@@ -12,9 +12,10 @@ from uuid import UUID
 import polars as pl
 
 from market_data.model.contract import OTHER_CONTRACT, Contract
-from market_data.model.dataset import UTC_MICROS
+from market_data.model.dataset import CANDLES, UTC_MICROS
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import Series
+from market_data.model.rows import none_rejected
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.write.believe import settle_near
 from market_data.pipeline.write.change import Change, apply
@@ -31,7 +32,7 @@ from market_data.storage.series.verdict import classify
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import audit
-from market_data.storage.work.quarantine import quarantine
+from market_data.storage.work.quarantine import quarantine, quarantine_unread
 
 Clock = Callable[[], datetime]
 # Told the accepted rows with their verdicts, inside the transaction that writes them.
@@ -57,6 +58,8 @@ class Batch:
     """Whose rows they are, by the source's list."""
     contract_id: int | None = None
     """The same, where it is stored already."""
+    unread: pl.DataFrame = field(default_factory=none_rejected)
+    """What was sent besides and is no candle: `model.rows.REJECTED`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,9 +183,10 @@ def _store(
         change = apply(connection, reader, shelves, series, judged, origin)
         outcome.seconds["compute"], outcome.refreshed = change.compute_seconds, change.refreshed
         also(connection, judged, now)
-    counts = change.counts
-    outcome.counts = replace(counts, unchanged=counts.unchanged + checked.repeated, rejected=checked.rejected.height)
+    counts, rejected = change.counts, checked.rejected.height + batch.unread.height
+    outcome.counts = replace(counts, unchanged=counts.unchanged + checked.repeated, rejected=rejected)
     quarantine(connection, series, checked.rejected, batch.source, purpose.run_id, now)
+    quarantine_unread(connection, CANDLES, series, batch.unread, batch.source, purpose.run_id, now)
     note_batch(connection, series, batch.span, checked.accepted["timestamp"], batch.source, batch.fetched_at, now)
     _log(connection, batch, purpose, outcome.counts, now)
     for span in change.spans:

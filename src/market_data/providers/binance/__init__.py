@@ -27,7 +27,7 @@ from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance.client import Client
 from market_data.providers.binance.klines import ARCHIVE_SOURCE, REST, candles
-from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_frame
+from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_rows
 from market_data.providers.binance.settings import BinanceSettings
 from market_data.providers.binance.statistics import funding, premium_index, spot_flow, statistics, taker_volumes
 from market_data.providers.binance.trades import trades
@@ -119,7 +119,7 @@ class Binance(Provider):
     ) -> AsyncIterator[Page]:
         """See `Provider.fetch`; INSTRUMENTS are all that both markets list, whatever instrument is named."""
         async for page in await self._pages(dataset, instrument, TimeRange(start, end), now):
-            if page.frame.height:
+            if page.holds_something:
                 yield page
 
     async def _pages(
@@ -144,4 +144,4 @@ class Binance(Provider):
     async def _instruments(self) -> AsyncIterator[Page]:
         for market in (USD_M, SPOT_MARKET):
             response = await self._client.get(market, "/exchangeInfo")
-            yield self._client.page(listed_frame(response.body, market), market.source, response)
+            yield self._client.page(listed_rows(response.body, market), market.source, response)

@@ -6,16 +6,20 @@ import asyncio
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import polars as pl
 
-from market_data.model.dataset import UTC_MICROS
 from market_data.model.errors import MalformedPayload
+from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange
 from market_data.providers.binance.client import Client
+from market_data.transport.columns import Count, Field, Written, moments_of, type_of, typed
+from market_data.transport.payload import has_fine_numbers
+from market_data.transport.rows import read_values
 from market_data.transport.senders import Response
 
 # Monthly files appear after the first Monday of the next month, daily ones in the morning of the next day.
@@ -26,8 +30,8 @@ FEWEST_DAYS_OF_A_MONTH = 4
 DAY = timedelta(days=1)
 DOWNLOADS = 2
 # Spot files count microseconds since 2025-01-01 (github.com/binance/binance-public-data, issue 386), others
-# milliseconds; no millisecond count reaches this before the year 5138.
-FIRST_MICROS = 10**14
+# milliseconds: each count tells its unit by its size.
+MOMENT: Final = Count()
 ROWS_PER_BLOCK_BYTES = 16 * 2**20
 
 
@@ -94,34 +98,59 @@ async def download(client: Client, path: str) -> tuple[bytes, Response] | None:
     raise AssertionError("unreachable")
 
 
-def read_rows(csv: bytes, fields: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def read_lines(csv: bytes, fields: Mapping[str, Field], time: str, *, optional: Sequence[str] = ()) -> Rows:
     """Rows of a file by position, with or without a header; extra columns are ignored.
 
+    Args:
+        csv: the file.
+        fields: its columns in order.
+        time: the one that dates a rejected row.
+        optional: those that may be empty.
+
     Raises:
-        MalformedPayload: when a row does not have these fields, or the header names one of them in another place or
-            none of them at all.
+        MalformedPayload: when not one line is a row, or the header names one of the fields in another place or none
+            of them at all.
     """
-    if not csv.strip():
-        return pl.DataFrame(schema=dict(fields))
-    header = not csv[:1].isdigit()
+    header = bool(csv.strip()) and not csv[:1].isdigit()
     first = csv[: csv.find(b"\n") + 1 or len(csv)]
     if header:
         _check_header(first.decode("utf-8", "replace").strip().split(","), list(fields))
-    extra = {f"extra_{number}": pl.String() for number in range(first.count(b",") + 1 - len(fields))}
+    needed = [name for name in fields if name not in optional]
+    rows = _read_at_once(csv, fields, header=header, places=max(first.count(b",") + 1, len(fields)))
+    if rows is not None and not any(rows.select(needed).null_count().row(0)):
+        return Rows(rows)
+    sent = [line for line in csv.decode("utf-8", "replace").splitlines()[header:] if line.strip()]
+    named = [dict(zip(fields, (cell or None for cell in line.split(",")), strict=False)) for line in sent]
+    return read_values(named, sent, fields, needed, time)
+
+
+def _read_at_once(csv: bytes, fields: Mapping[str, Field], *, header: bool, places: int) -> pl.DataFrame | None:
+    """The rows when every cell is as it should be; None for any deviation."""
+    if has_fine_numbers(csv):
+        return None
+    types = {name: _as_read(kind) for name, kind in fields.items()}
+    extra = {f"extra_{number}": pl.String() for number in range(places - len(fields))}
     try:
         rows = pl.read_csv(
             csv,
             has_header=False,
             skip_rows=1 if header else 0,
-            schema={**fields, **extra},
+            schema={**types, **extra},
             quote_char=None,
             columns=list(range(len(fields))),
         )
-    except pl.exceptions.NoDataError:
-        return pl.DataFrame(schema=dict(fields))
-    except pl.exceptions.PolarsError as error:
-        raise MalformedPayload(f"a file of the archive is not as promised: {error}") from None
-    return rows
+    except pl.exceptions.PolarsError:
+        return None
+    moments = [_moments(rows[name], kind) for name, kind in fields.items() if isinstance(kind, Count | Written)]
+    return None if any(moment.null_count() for moment in moments) else rows.with_columns(moments)
+
+
+def _as_read(kind: Field) -> pl.DataType:
+    return pl.Int64() if isinstance(kind, Count) else pl.String() if isinstance(kind, Written) else type_of(kind)
+
+
+def _moments(told: pl.Series, kind: Count | Written) -> pl.Series:
+    return moments_of(told, kind) if isinstance(kind, Count) else typed(told, kind)[0]
 
 
 def _check_header(header: list[str], fields: list[str]) -> None:
@@ -143,12 +172,6 @@ def blocks(csv: bytes) -> Iterator[bytes]:
         end = len(csv) if end < 0 else end + 1
         yield csv[start:end]
         start = end
-
-
-def moments(column: str) -> pl.Expr:
-    """A column of counts since 1970 as UTC moments: each value tells its unit by its magnitude."""
-    count = pl.col(column)
-    return pl.when(count >= FIRST_MICROS).then(count).otherwise(count * 1000).cast(UTC_MICROS)
 
 
 def _sha256(body: bytes) -> str:

@@ -6,11 +6,10 @@ import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
-import polars as pl
-
 from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstrument
 from market_data.model.instrument import Instrument, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.timeframe import EPOCH
 from market_data.providers.binance.dialect import ARCHIVE, UNCOUNTED, dialect
 from market_data.providers.binance.markets import (
@@ -24,9 +23,11 @@ from market_data.providers.binance.markets import (
 )
 from market_data.providers.binance.settings import BinanceSettings
 from market_data.transport.channel import Channel, Dialect
+from market_data.transport.columns import moment
 from market_data.transport.http import Http
 from market_data.transport.ledger import Rate
 from market_data.transport.payload import load_json
+from market_data.transport.rows import NOT_AS_PROMISED
 from market_data.transport.senders import Response
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -110,8 +111,8 @@ class Client:
         response = await self.get(market, "/time")
         answer = load_json(response.body)
         try:
-            return EPOCH + int(answer["serverTime"]) * MILLISECOND
-        except (KeyError, TypeError, ValueError, OverflowError):
+            return moment(answer["serverTime"], "ms")
+        except NOT_AS_PROMISED:
             raise MalformedPayload(f"binance's time is not as promised: {response.excerpt()}") from None
 
     async def get(self, market: Market, path: str, **params: object) -> Response:
@@ -149,10 +150,11 @@ class Client:
     def _dialect(self, market: Market) -> Dialect:
         return dialect(lambda: self._weights[market.venue])
 
-    def page(self, frame: pl.DataFrame, source: str, response: Response) -> Page:
+    def page(self, rows: Rows, source: str, response: Response) -> Page:
         """A page of rows that came with `response`."""
         return Page(
-            frame=frame,
+            frame=rows.frame,
+            rejected=rows.rejected,
             source=source,
             fetched_at=response.fetched_at,
             response_ms=response.elapsed_ms,

@@ -10,16 +10,17 @@ import numpy as np
 import polars as pl
 import structlog
 
-from market_data.model.dataset import CANDLES, UTC_MICROS
+from market_data.model.dataset import CANDLES
 from market_data.model.errors import MalformedPayload, MarketDataError
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import INTERVAL_DIFFERS, NOTE_CUT_SHORT, Rows, rejections
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import MILLISECOND, Client, millis
 from market_data.providers.binance.markets import USD_M, Market
-from market_data.providers.binance.parse import KLINE_FIELDS, parse_klines
+from market_data.providers.binance.parse import STRICT_FIELDS, TIMES, parse_klines
 from market_data.transport.ordered import fetch_ordered
 
 # Ranges that end longer ago than this are closed whatever our clock's error.
@@ -81,7 +82,7 @@ class Candles:
         """The same, from REST alone."""
         windows = _windows(span, self.timeframe, self.market, lambda: self.client.has_plenty(self.market))
         async for page in fetch_ordered(windows, self._ask, concurrency=CONCURRENCY):
-            if page.frame.height:
+            if page.holds_something:
                 yield page
 
     async def from_files(self, span: TimeRange) -> AsyncIterator[Page]:
@@ -94,7 +95,7 @@ class Candles:
             page = await self._file(piece)
             whole = page is not None or not piece.monthly
             for found in [page] if whole else [await self._file(day) for day in piece.days()]:
-                if found is not None and found.frame.height:
+                if found is not None and found.holds_something:
                     yield found
 
     async def _ask(self, window: Window) -> Page:
@@ -108,29 +109,22 @@ class Candles:
             endTime=millis(window.span.end) - 1,
             limit=window.limit,
         )
-        frame = parse_klines(response.body)
-        if frame.height > window.limit:
-            raise MalformedPayload(f"binance sent {frame.height} klines where at most {window.limit} were asked for")
-        return self.client.page(self._kept(frame, window.span), self.market.source, response)
+        rows = parse_klines(response.body)
+        if (sent := rows.frame.height + rows.rejected.height) > window.limit:
+            raise MalformedPayload(f"binance sent {sent} klines where at most {window.limit} were asked for")
+        return self.client.page(self._kept(rows, window.span), self.market.source, response)
 
-    def _kept(self, frame: pl.DataFrame, span: TimeRange) -> pl.DataFrame:
+    def _kept(self, rows: Rows, span: TimeRange) -> Rows:
         """Closed rows of the span, in order; a row repeated exactly once, one that differs left for the rules."""
-        self._check_interval(frame)
+        checked = of_length(rows, self.timeframe)
         inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
         ends = pl.max_horizontal(pl.col("timestamp") + self.timeframe.duration, pl.col("close_time") + MILLISECOND)
-        kept = frame.filter(inside & (ends <= self.closed_by)).drop("close_time")
+        kept = checked.frame.filter(inside & (ends <= self.closed_by)).drop("close_time")
+        rejected = checked.rejected
         steps = np.diff(kept["timestamp"].cast(pl.Int64).to_numpy())
         if (steps > 0).all():
-            return kept
-        return kept.unique(maintain_order=True).sort("timestamp", maintain_order=True)
-
-    def _check_interval(self, frame: pl.DataFrame) -> None:
-        """Candles say how long they are. Some of the first years were cut short by an outage, so the longest counts."""
-        longest = (frame["close_time"] - frame["timestamp"]).max()
-        if longest is not None and longest + MILLISECOND != self.timeframe.duration:  # type: ignore[operator]
-            raise MalformedPayload(
-                f"binance sent candles of {longest + MILLISECOND} where {self.timeframe} was asked for"  # type: ignore[operator]
-            )
+            return Rows(kept, rejected)
+        return Rows(kept.unique(maintain_order=True).sort("timestamp", maintain_order=True), rejected)
 
     async def _from_archive(self, files: list[archive.Piece], seam: datetime) -> AsyncIterator[Page]:
         """The files' candles; the last ones, which REST has too, as REST gives them where the two differ."""
@@ -162,7 +156,7 @@ class Candles:
         try:
             found = await self._file(piece)
             if found is not None:
-                return [found] if found.frame.height else []
+                return [found] if found.holds_something else []
         except MalformedPayload as error:
             # Rejected, tried again, reported; the same candles can be had elsewhere.
             log.warning("archive file refused", path=self._path(piece), error=str(error))
@@ -178,7 +172,10 @@ class Candles:
         if found is None:
             return None
         csv, response = found
-        kept = self._kept(parse_file(csv), piece.span)
+        rows = parse_file(csv)
+        # A file holds days that were not asked for; what is wrong with them is told when they are.
+        inside = pl.col("timestamp").is_between(piece.span.start, piece.span.end, closed="left").fill_null(value=True)
+        kept = self._kept(Rows(rows.frame, rows.rejected.filter(inside)), piece.span)
         return self.client.page(kept, f"{self.listing.provider}:{ARCHIVE_SOURCE}", response)
 
     def _path(self, piece: archive.Piece) -> str:
@@ -213,20 +210,42 @@ async def candles(
         yield page
 
 
-def parse_file(csv: bytes) -> pl.DataFrame:
+def parse_file(csv: bytes) -> Rows:
     """Candles of a klines file in the CANDLES schema plus `close_time`.
 
     Raises:
-        MalformedPayload: when a row is not one.
+        MalformedPayload: when not one line of many is a candle.
     """
-    rows = archive.read_rows(csv, KLINE_FIELDS)
-    needed = [name for name in KLINE_FIELDS if name != "ignored"]
-    if any(rows.select(needed).null_count().row(0)):
-        raise MalformedPayload("a klines file has an empty cell")
+    fields = STRICT_FIELDS | dict.fromkeys(TIMES, archive.MOMENT)
+    return archive.read_lines(csv, fields, "open_time").with_frame(_of_file)
+
+
+def _of_file(rows: pl.DataFrame) -> pl.DataFrame:
     # Microsecond files end a candle at .999999: with a millisecond added it would not be closed at its end.
-    close = archive.moments("close_time").dt.truncate("1ms")
-    named = rows.with_columns(timestamp=archive.moments("open_time"), close_time=close.cast(UTC_MICROS))
-    return CANDLES.conform(named).with_columns(named["close_time"])
+    close = pl.col("close_time").dt.truncate("1ms")
+    return CANDLES.conform(rows.rename({"open_time": "timestamp"})).with_columns(rows.select(close).to_series())
+
+
+def of_length(rows: Rows, timeframe: Timeframe) -> Rows:
+    """Candles say how long they are: those of another length than asked for are rejected, shorter ones are noted.
+
+    Some of the first years were cut short by an outage: what was traded until then is what they hold.
+
+    Raises:
+        MalformedPayload: when all of several are of one other timeframe.
+    """
+    frame = rows.frame
+    lengths = frame["close_time"] - frame["timestamp"] + MILLISECOND
+    if (lengths == timeframe.duration).all():
+        return rows
+    told = set(lengths.to_list())
+    if len(told) == 1 and len(lengths) > 1 and told <= {other.duration for other in Timeframe}:
+        raise MalformedPayload(f"binance sent candles of {told.pop()} where {timeframe} was asked for")
+    wrong = (lengths > timeframe.duration) | (lengths <= timedelta(0))
+    short = ~wrong & (lengths < timeframe.duration)
+    noted = frame.with_columns(notes=pl.when(pl.lit(short)).then(with_note(NOTE_CUT_SHORT)).otherwise("notes"))
+    refused = rejections(INTERVAL_DIFFERS, frame.filter(wrong))
+    return Rows(noted.filter(~wrong), rows.rejected).rejecting(refused)
 
 
 async def _first_candle(
@@ -241,7 +260,8 @@ async def _first_candle(
         market, "/klines", symbol=listing.raw_symbol, interval=timeframe.value, startTime=millis(start), limit=1
     )
     first = parse_klines(response.body)
-    return max(start, first["timestamp"][0]) if first.height else None
+    times = pl.concat([first.frame["timestamp"], first.rejected["timestamp"]]).drop_nulls()
+    return max(start, times[0]) if len(times) else start if first.rejected.height else None
 
 
 def _windows(span: TimeRange, timeframe: Timeframe, market: Market, has_plenty: Callable[[], bool]) -> Iterator[Window]:
@@ -266,4 +286,9 @@ def _reconciled(filed: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
 
 
 def _noted(frame: pl.DataFrame, note: str) -> pl.DataFrame:
-    return frame.with_columns(notes=pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True))
+    return frame.with_columns(notes=with_note(note))
+
+
+def with_note(note: str) -> pl.Expr:
+    """The column of notes with one more."""
+    return pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True)

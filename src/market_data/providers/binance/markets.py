@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
-
-import polars as pl
 
 from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
-from market_data.model.timeframe import EPOCH
+from market_data.model.rows import Rows
+from market_data.transport.columns import exact, moment
 from market_data.transport.payload import load_json
+from market_data.transport.rows import NOT_AS_PROMISED, read_rows
 
 # What a canonical crypto symbol is quoted in, best first.
 QUOTE_ASSETS: Final = ("USDT", "USDC", "FDUSD", "USD")
@@ -68,7 +68,7 @@ def parse_contracts(body: bytes) -> list[Contract]:
     """
     try:
         return [_contract(row) for row in _rows(load_json(body))]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
 
 
@@ -77,8 +77,8 @@ def parse_weight_limit(body: bytes) -> float | None:
     try:
         for row in load_json(body)["rateLimits"]:
             if (row["rateLimitType"], row["interval"], row["intervalNum"]) == ("REQUEST_WEIGHT", "MINUTE", "1"):
-                return float(row["limit"])
-    except (KeyError, TypeError, ValueError) as error:
+                return float(exact(row["limit"]))
+    except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
     return None
 
@@ -101,7 +101,7 @@ def find(instrument: Instrument, contracts: list[Contract], market: Market) -> L
     return Listing(instrument, "binance", best.raw_symbol, market.venue, best.listed, best.delisted)
 
 
-def listed_frame(body: bytes, market: Market) -> pl.DataFrame:
+def listed_rows(body: bytes, market: Market) -> Rows:
     """The market's instrument list in the INSTRUMENTS schema; of several quote assets the best has the bare symbol.
 
     Raises:
@@ -124,7 +124,7 @@ def listed_frame(body: bytes, market: Market) -> pl.DataFrame:
         for base, contract in best.items()
         if contract.quote in QUOTE_ASSETS
     ]
-    return INSTRUMENTS.conform(pl.DataFrame(rows, infer_schema_length=None)) if rows else INSTRUMENTS.empty()
+    return read_rows(rows, INSTRUMENTS, dict)
 
 
 def _rows(answer: Any) -> Iterator[dict[str, Any]]:
@@ -154,4 +154,4 @@ def _preference(quote: str) -> int:
 
 
 def _moment(millis: str | None) -> datetime | None:
-    return EPOCH + timedelta(milliseconds=int(millis)) if millis else None
+    return moment(millis, "ms") if millis else None

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
-
-import polars as pl
 
 from market_data.model.dataset import CANDLES, LIQUIDATIONS, QUOTES, TRADES, Dataset
 from market_data.model.errors import MalformedPayload
-from market_data.model.timeframe import EPOCH
-from market_data.transport.payload import load_json, rows_frame
+from market_data.model.rows import Rows
+from market_data.model.text import shown
+from market_data.transport.columns import moment
+from market_data.transport.payload import load_json
+from market_data.transport.rows import NOT_AS_PROMISED, read_values
 
 # A trade that is none of two traders (INSURANCE_FUND, ADL, NA) is no trade of the market.
 OF_THE_MARKET: Final = (None, "MARKET")
@@ -46,22 +47,19 @@ def read_message(body: bytes, received: datetime) -> Message | None:
     if isinstance(answer, dict) and "stream" in answer:
         answer = answer.get("data")
     if not isinstance(answer, dict):
-        raise MalformedPayload(f"not a message: {str(answer)[:200]}")
+        raise MalformedPayload(f"not a message: {shown(answer)}")
     # Quotes of the spot market do not say what they are.
-    read = READ.get(answer.get("e", "bookTicker" if {"u", "b", "B", "a", "A"} <= answer.keys() else ""))
+    read = READ.get(str(answer.get("e", "bookTicker" if {"u", "b", "B", "a", "A"} <= answer.keys() else "")))
     try:
         return read(answer, received) if read else None
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise MalformedPayload(f"a {answer.get('e')} is not as promised ({error!r}): {str(answer)[:200]}") from None
+    except NOT_AS_PROMISED as error:
+        raise MalformedPayload(f"a {answer.get('e')} is not as promised ({error!r}): {shown(answer)}") from None
 
 
-def messages_frame(dataset: Dataset, messages: Sequence[Message]) -> pl.DataFrame:
-    """Messages of one dataset as a frame of it, in the order given.
-
-    Raises:
-        MalformedPayload: when a value is not of its column's type, or a required one is absent.
-    """
-    return rows_frame(dataset, [message.row for message in messages], required=dataset.required)
+def messages_rows(dataset: Dataset, messages: Sequence[Message]) -> Rows:
+    """Messages of one dataset as rows of it, in the order given."""
+    rows = [message.row for message in messages]
+    return read_values(rows, rows, dict(dataset.schema), dataset.required, dataset.time, dataset.key)
 
 
 def _trade(answer: dict[str, Any], number: str) -> Message | None:
@@ -115,7 +113,7 @@ def _candle(answer: dict[str, Any]) -> Message | None:
 
 
 def _moment(millis: str) -> datetime:
-    return EPOCH + timedelta(milliseconds=int(millis))
+    return moment(millis, "ms")
 
 
 READ: Final[dict[str, Callable[[dict[str, Any], datetime], Message | None]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 import structlog
@@ -18,19 +18,20 @@ from market_data.model.dataset import (
     PREMIUM_INDEX,
     SPOT_FLOW,
     TAKER_VOLUMES,
-    UTC_MICROS,
     Dataset,
 )
-from market_data.model.errors import MalformedPayload
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
-from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.model.rows import Rows, joined
+from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import Client, millis
 from market_data.providers.binance.klines import PREMIUM, TRADED, candles
 from market_data.providers.binance.markets import USD_M, Market
+from market_data.transport.columns import Count, Field, Written, moment
 from market_data.transport.ordered import fetch_ordered
-from market_data.transport.payload import exact_frame, load_json, require_columns
+from market_data.transport.payload import load_json
+from market_data.transport.rows import read_objects, read_rows
 from market_data.transport.senders import Response
 
 PERIOD = Timeframe.M5
@@ -76,8 +77,8 @@ SERIES: Final = (
     _ratio("/topLongShortAccountRatio", "count_toptrader_long_short_ratio", "top_accounts"),
     _ratio("/topLongShortPositionRatio", "sum_toptrader_long_short_ratio", "top_positions"),
 )
-METRICS_FIELDS: Final = {
-    "create_time": pl.String(),
+METRICS_FIELDS: Final[dict[str, Field]] = {
+    "create_time": Written(),
     "symbol": pl.String(),
     "sum_open_interest": pl.String(),
     "sum_open_interest_value": pl.String(),
@@ -110,10 +111,10 @@ async def statistics(
                 yield page
     if dataset is OPEN_INTEREST and asked_until >= now:
         response = await client.get(USD_M, "/openInterest", symbol=listing.raw_symbol)
-        present = parse_present(response.body)
         # Between two trades it says when the last one was: then there is nothing new.
-        if span.start <= present["timestamp"][0] <= now and (newest is None or present["timestamp"][0] > newest):
-            yield client.page(present, USD_M.source, response)
+        fresh = pl.col("timestamp").is_between(span.start, now) & (pl.col("timestamp") > pl.lit(newest or EPOCH))
+        present = parse_present(response.body).with_frame(lambda frame: frame.filter(fresh))
+        yield client.page(present, USD_M.source, response)
 
 
 async def funding(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -122,11 +123,10 @@ async def funding(client: Client, listing: Listing, span: TimeRange, now: dateti
     while begin < end:
         times = {"startTime": millis(begin), "endTime": millis(end) - 1}
         response = await client.get_funding("/fundingRate", symbol=listing.raw_symbol, limit=FUNDING_ROWS, **times)
-        frame = parse_funding(response.body)
-        inside = frame.filter(pl.col("timestamp").is_between(begin, end, closed="left"))
-        if inside.height:
-            yield client.page(inside.sort("timestamp", maintain_order=True), USD_M.source, response)
-        if frame.height < FUNDING_ROWS or not inside.height:
+        rows = parse_funding(response.body)
+        inside = rows.frame.filter(_within(TimeRange(begin, end))).sort("timestamp", maintain_order=True)
+        yield client.page(Rows(inside, rows.rejected), USD_M.source, response)
+        if rows.frame.height + rows.rejected.height < FUNDING_ROWS or not inside.height:
             return
         begin = inside["timestamp"].max() + timedelta(milliseconds=1)  # type: ignore[operator,assignment]
 
@@ -161,75 +161,65 @@ async def spot_flow(
         yield _flow(page, SPOT_FLOW, buy_quote=pl.col("taker_buy_quote_volume"), sell_quote=sold)
 
 
-def parse_series(body: bytes, series: Series) -> pl.DataFrame:
+def parse_series(body: bytes, series: Series) -> Rows:
     """Rows of one of the statistics with their label as `timestamp`, in the order sent.
 
     Raises:
-        MalformedPayload: naming what is not as promised.
+        MalformedPayload: when it is no list of rows at all.
     """
-    fields: dict[str, pl.DataType] = {"timestamp": pl.Int64()} | dict.fromkeys(series.fields, EXACT)
-    rows = exact_frame(load_json(body), fields)
-    require_columns(rows, ("timestamp", next(iter(series.fields))))
-    return rows.rename(series.fields).with_columns(pl.from_epoch("timestamp", "ms").cast(UTC_MICROS))
+    fields: dict[str, Field] = {"timestamp": Count("ms"), **dict.fromkeys(series.fields, EXACT)}
+    rows = read_objects(load_json(body), fields, ("timestamp", next(iter(series.fields))), time="timestamp")
+    return rows.with_frame(lambda frame: frame.rename(series.fields))
 
 
-def parse_present(body: bytes) -> pl.DataFrame:
+def parse_present(body: bytes) -> Rows:
     """Open interest as it is now: one row in its schema.
 
     Raises:
-        MalformedPayload: naming what is not as promised.
+        MalformedPayload: when it is no row at all.
     """
-    rows = exact_frame([load_json(body)], {"time": pl.Int64(), "openInterest": EXACT})
-    require_columns(rows, rows.columns)
-    time = pl.from_epoch("time", "ms").cast(UTC_MICROS)
-    return OPEN_INTEREST.conform(rows.select(timestamp=time, known_at=time, value="openInterest"))
+    fields: dict[str, Field] = {"time": Count("ms"), "openInterest": EXACT}
+    rows = read_objects([load_json(body)], fields, tuple(fields), time="time")
+    return rows.with_frame(
+        lambda frame: OPEN_INTEREST.conform(frame.select(timestamp="time", known_at="time", value="openInterest"))
+    )
 
 
-def parse_funding(body: bytes) -> pl.DataFrame:
+def parse_funding(body: bytes) -> Rows:
     """Funding rates in their schema, in the order sent.
 
     Raises:
-        MalformedPayload: naming what is not as promised.
+        MalformedPayload: when it is no list of rows at all.
     """
-    decoded = load_json(body)
-    texts = exact_frame(decoded, dict.fromkeys(("fundingTime", "fundingRate", "markPrice", "rateType"), pl.String()))
-    # Rates of the first years have an empty mark price.
-    rows = exact_frame(
-        texts.with_columns(pl.col("markPrice").replace("", None)).to_dicts(),
-        {"fundingTime": pl.Int64(), "fundingRate": EXACT, "markPrice": EXACT, "rateType": pl.String()},
-    )
-    require_columns(rows, ("fundingTime", "fundingRate"))
-    time = pl.from_epoch("fundingTime", "ms").cast(UTC_MICROS)
-    return FUNDING_RATES.conform(
-        rows.select(
-            timestamp=time,
-            known_at=time,
-            rate="fundingRate",
-            rate_type=pl.col("rateType").fill_null("Regular"),
-            mark_price="markPrice",
-        )
-    )
+
+    def shape(row: dict[str, Any]) -> dict[str, Any]:
+        time = row.get("fundingTime") and moment(row["fundingTime"], "ms")
+        return {
+            "timestamp": time,
+            "known_at": time,
+            "rate": row.get("fundingRate"),
+            "rate_type": row.get("rateType") or "Regular",
+            # Rates of the first years have an empty mark price.
+            "mark_price": row.get("markPrice") or None,
+        }
+
+    return read_rows(load_json(body), FUNDING_RATES, shape, rounded=("rate",))
 
 
-def parse_metrics(csv: bytes, series: Series, day: datetime) -> pl.DataFrame:
+def parse_metrics(csv: bytes, series: Series, day: datetime) -> Rows:
     """One statistic of a day's metrics file, in its dataset's schema, labelled with the end of each five minutes.
 
     Raises:
-        MalformedPayload: when a row is not as promised.
+        MalformedPayload: when not one line of many is a row.
     """
-    rows = archive.read_rows(csv, METRICS_FIELDS)
-    numbers = exact_frame(
-        rows.with_columns(pl.all().replace("", None)).select(series.file_fields.keys()).to_dicts(),
-        dict.fromkeys(series.file_fields, EXACT),
-    ).rename(series.file_fields)
-    label = rows["create_time"].str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
-    if label.null_count():
-        raise MalformedPayload(f"a metrics file has the time {rows['create_time'].filter(label.is_null())[0]!r}")
-    # A row may be stamped a second late.
-    labels = label.dt.replace_time_zone("UTC").dt.truncate(PERIOD.value)
-    # The file's day decides, not the label: the last file of the old kind ends with the first label of the new.
-    ends = labels + PERIOD.duration if day >= LABELS_ARE_STARTS_SINCE else labels
-    return _observations(numbers.with_columns(timestamp=ends), series)
+    fields = METRICS_FIELDS | dict.fromkeys(series.file_fields, EXACT)
+    rows = archive.read_lines(csv, fields, "create_time", optional=list(METRICS_FIELDS)[1:])
+    # A row may be stamped a second late. The file's day decides, not the label: the last file of the old kind ends
+    # with the first label of the new.
+    label = pl.col("create_time").dt.truncate(PERIOD.value)
+    ends = label + PERIOD.duration if day >= LABELS_ARE_STARTS_SINCE else label
+    named = rows.with_frame(lambda frame: frame.rename(series.file_fields).with_columns(timestamp=ends))
+    return named.with_frame(lambda frame: _observations(frame, series))
 
 
 def ends_of_labels(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -246,7 +236,7 @@ def ends_of_labels(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 async def _from_rest(
     client: Client, series: Series, listing: Listing, span: TimeRange, now: datetime
 ) -> AsyncIterator[Page]:
-    async def ask(window: TimeRange) -> tuple[pl.DataFrame, Response]:
+    async def ask(window: TimeRange) -> tuple[Rows, Response]:
         response = await client.get_statistics(
             series.path,
             symbol=listing.raw_symbol,
@@ -260,13 +250,12 @@ async def _from_rest(
     # A label may be the start or the end: the newest decides for all, so it is asked for first.
     windows = list(TimeRange(span.start - PERIOD.duration, span.end).split(ROWS * PERIOD.duration))
     latest, answer = await ask(windows[-1])
-    are_ends = ends_of_labels(latest, answer.server_time or now) is latest
+    are_ends = ends_of_labels(latest.frame, answer.server_time or now) is latest.frame
+    ends = pl.col("timestamp") if are_ends else pl.col("timestamp") + PERIOD.duration
     async for rows, response in fetch_ordered(windows, ask, concurrency=CONCURRENCY):
-        ended = rows if are_ends else rows.with_columns(pl.col("timestamp") + PERIOD.duration)
-        inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
-        frame = _observations(ended.filter(inside), series).unique("timestamp", keep="last").sort("timestamp")
-        if frame.height:
-            yield client.page(frame, USD_M.source, response)
+        frame = _observations(rows.frame.with_columns(ends).filter(_within(span)), series)
+        frame = frame.unique(maintain_order=True).sort("timestamp", maintain_order=True)
+        yield client.page(Rows(frame, rows.rejected), USD_M.source, response)
 
 
 async def _from_archive(
@@ -283,11 +272,13 @@ async def _from_archive(
             log.warning("no metrics in the archive", symbol=listing.raw_symbol, day=piece.label)
             continue
         csv, response = found
-        frames = [parse_metrics(csv, series, piece.day) for series in wanted]
-        inside = pl.col("timestamp").is_between(span.start, span.end, closed="left")
-        frame = pl.concat(frames).filter(inside).sort("timestamp", maintain_order=True)
-        if frame.height:
-            yield client.page(frame, f"{listing.provider}:archive", response)
+        rows = joined((parse_metrics(csv, series, piece.day) for series in wanted), wanted[0].dataset.empty())
+        frame = rows.frame.filter(_within(span)).sort("timestamp", maintain_order=True)
+        yield client.page(Rows(frame, rows.rejected), f"{listing.provider}:archive", response)
+
+
+def _within(span: TimeRange) -> pl.Expr:
+    return pl.col("timestamp").is_between(span.start, span.end, closed="left")
 
 
 def _observations(rows: pl.DataFrame, series: Series) -> pl.DataFrame:

@@ -9,16 +9,19 @@ from typing import Any, Final
 import polars as pl
 import structlog
 
-from market_data.model.dataset import EXACT, TRADES, UTC_MICROS
+from market_data.model.dataset import EXACT, TRADES
 from market_data.model.errors import MalformedPayload
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
+from market_data.model.rows import VALUE_UNREADABLE, Rows, rejections
 from market_data.model.timeframe import TimeRange
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import Client, millis
 from market_data.providers.binance.markets import Market
+from market_data.transport.columns import Count, Field, moments_of
 from market_data.transport.ordered import fetch_ordered
-from market_data.transport.payload import exact_frame, load_json, read_compact_objects, require_columns
+from market_data.transport.payload import load_json, read_compact_objects
+from market_data.transport.rows import read_objects
 from market_data.transport.senders import Response
 
 # REST goes back 48 hours on futures; what is older is asked of the archive where it is there.
@@ -27,20 +30,17 @@ REST_REACH = timedelta(hours=47)
 WINDOW = timedelta(minutes=59)
 ROWS = 1000
 FILES_AT_ONCE = 1
-FIELDS: Final[dict[str, pl.DataType]] = {
-    "a": pl.Int64(),
-    "p": EXACT,
-    "q": EXACT,
-    "T": pl.Int64(),
-    "m": pl.Int64(),
-}
-FILE_FIELDS: Final[dict[str, pl.DataType]] = {
+MILLIS: Final = Count("ms")
+FIELDS: Final[dict[str, Field]] = {"a": pl.Int64(), "p": EXACT, "q": EXACT, "T": MILLIS, "m": pl.Boolean()}
+COMPACT: Final[dict[str, pl.DataType]] = FIELDS | {"T": pl.Int64(), "m": pl.Int64()}  # type: ignore[assignment]
+SINGLE_FIELDS: Final = dict(zip(("id", "price", "qty", "time", "isBuyerMaker"), FIELDS.values(), strict=True))
+FILE_FIELDS: Final[dict[str, Field]] = {
     "agg_trade_id": pl.Int64(),
     "price": EXACT,
     "quantity": EXACT,
     "first_trade_id": pl.Int64(),
     "last_trade_id": pl.Int64(),
-    "transact_time": pl.Int64(),
+    "transact_time": archive.MOMENT,
     "is_buyer_maker": pl.String(),
 }
 
@@ -70,8 +70,8 @@ async def trades(
             log.warning("no trades in the archive yet", symbol=listing.raw_symbol, day=piece.label)
         else:
             csv, response = found
-            for frame in file_frames(csv, piece.span):
-                yield client.page(frame, f"{listing.provider}:archive", response)
+            for rows in file_rows(csv, piece.span):
+                yield client.page(rows, f"{listing.provider}:archive", response)
         begin = piece.span.end
     begin = max(begin, recent)
     if begin < span.end:
@@ -85,83 +85,82 @@ async def _from_rest(client: Client, market: Market, listing: Listing, span: Tim
         times: dict[str, Any] = {"startTime": millis(window.start), "endTime": millis(window.end) - 1}
         response = await client.get(market, "/aggTrades", symbol=listing.raw_symbol, limit=ROWS, **times)
         rows = parse_aggregate_trades(response.body)
-        while rows.height:
-            frame = _frame(rows).filter(pl.col("timestamp").is_between(window.start, window.end, closed="left"))
-            if frame.height:
-                yield client.page(frame, market.source, response)
-            if rows.height < ROWS or frame.height < rows.height:
+        while rows.frame.height + rows.rejected.height:
+            sent = rows.frame.height + rows.rejected.height
+            frame = _frame(rows.frame).filter(_inside(window))
+            yield client.page(Rows(frame, rows.rejected), market.source, response)
+            if sent < ROWS or frame.height < rows.frame.height or rows.frame.is_empty():
                 break
-            following = int(rows["a"][-1]) + 1
+            following = int(rows.frame["a"][-1]) + 1
             response = await client.get(market, "/aggTrades", symbol=listing.raw_symbol, limit=ROWS, fromId=following)
             rows = parse_aggregate_trades(response.body)
-            if rows.height and int(rows["a"][0]) < following:
-                raise MalformedPayload(f"binance sent trade {rows['a'][0]} where {following} and on were asked for")
+            if rows.frame.height and int(rows.frame["a"][0]) < following:
+                first = rows.frame["a"][0]
+                raise MalformedPayload(f"binance sent trade {first} where {following} and on were asked for")
 
 
-def parse_aggregate_trades(body: bytes) -> pl.DataFrame:
-    """Number, price, size, time (ms) and whether the buyer was the maker (1, 0), in the order sent.
+def parse_aggregate_trades(body: bytes) -> Rows:
+    """Number, price, size, time and whether the buyer was the maker, in the order sent.
 
     Raises:
-        MalformedPayload: naming what is not as promised.
+        MalformedPayload: when it is no list of rows at all.
     """
-    rows = read_compact_objects(body, FIELDS)
+    rows = read_compact_objects(body, COMPACT)
     if rows is not None:
-        return rows
-    decoded = load_json(body)
-    texts = {name: dtype for name, dtype in FIELDS.items() if name != "m"}
-    rows = exact_frame(decoded, texts)
-    flags = [row.get("m") for row in decoded]
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise MalformedPayload("a trade does not say who was the maker")
-    rows = rows.with_columns(m=pl.Series(flags, dtype=pl.Boolean).cast(pl.Int64))
-    require_columns(rows, tuple(FIELDS))
-    return rows
+        typed = rows.with_columns(moments_of(rows["T"], MILLIS), m=pl.col("m") == 1)
+        if not typed["T"].null_count():
+            return Rows(typed)
+    return read_objects(load_json(body), FIELDS, tuple(FIELDS), time="T")
 
 
-def parse_trades(body: bytes) -> pl.DataFrame:
+def parse_trades(body: bytes) -> Rows:
     """Single trades (`/trades`, `/historicalTrades`) in the TRADES schema, in the order sent.
 
     Raises:
-        MalformedPayload: naming what is not as promised.
+        MalformedPayload: when it is no list of rows at all.
     """
-    names: dict[str, pl.DataType] = {"id": pl.Int64(), "price": EXACT, "qty": EXACT, "time": pl.Int64()}
-    decoded = load_json(body)
-    rows = exact_frame(decoded, names)
-    flags = [row.get("isBuyerMaker") for row in decoded]
-    if not all(isinstance(flag, bool) for flag in flags):
-        raise MalformedPayload("a trade does not say who was the maker")
-    require_columns(rows, tuple(names))
-    maker = pl.Series(flags, dtype=pl.Boolean).cast(pl.Int64)
-    return _frame(rows.rename({"id": "a", "price": "p", "qty": "q", "time": "T"}).with_columns(m=maker))
+    rows = read_objects(load_json(body), SINGLE_FIELDS, tuple(SINGLE_FIELDS), time="time")
+    return rows.with_frame(lambda frame: _frame(frame.rename(dict(zip(SINGLE_FIELDS, FIELDS, strict=True)))))
 
 
-def file_frames(csv: bytes, span: TimeRange) -> Iterator[pl.DataFrame]:
+def file_rows(csv: bytes, span: TimeRange) -> Iterator[Rows]:
     """Trades of an aggTrades file that lie in `span`, in the TRADES schema, some at a time.
 
     Raises:
-        MalformedPayload: when a row is not one.
+        MalformedPayload: when not one line of many is a trade.
     """
     for block in archive.blocks(csv):
-        rows = archive.read_rows(block, FILE_FIELDS).select(
-            a="agg_trade_id", p="price", q="quantity", T="transact_time", m="is_buyer_maker"
+        rows = archive.read_lines(block, FILE_FIELDS, "transact_time", optional=("first_trade_id", "last_trade_id"))
+        named = rows.frame.select(
+            a="agg_trade_id", p="price", q="quantity", T="transact_time", m=_maker("is_buyer_maker")
         )
-        # True/False in spot files, true/false in futures files.
-        maker = pl.col("m").str.to_lowercase().replace_strict({"true": 1, "false": 0}, default=None)
-        rows = rows.with_columns(m=maker.cast(pl.Int64))
-        require_columns(rows, tuple(FIELDS))
-        frame = _frame(rows).filter(pl.col("timestamp").is_between(span.start, span.end, closed="left"))
-        if frame.height:
-            yield frame
+        unclear = named["m"].is_null()
+        good = Rows(_frame(named.filter(~unclear)).filter(_inside(span)), rows.rejected)
+        yield good.rejecting(_without_side(rows.frame.filter(unclear))) if unclear.any() else good
+
+
+def _maker(column: str) -> pl.Expr:
+    # True/False in spot files, true/false in futures files.
+    word = pl.col(column).str.to_lowercase()
+    return pl.when(word.is_in(["true", "false"])).then(word == "true")
+
+
+def _without_side(rows: pl.DataFrame) -> pl.DataFrame:
+    return rejections(f"{VALUE_UNREADABLE}: is_buyer_maker", rows.rename({"transact_time": "timestamp"}))
+
+
+def _inside(span: TimeRange) -> pl.Expr:
+    return pl.col("timestamp").is_between(span.start, span.end, closed="left")
 
 
 def _frame(rows: pl.DataFrame) -> pl.DataFrame:
     return TRADES.conform(
         rows.select(
-            timestamp=archive.moments("T").cast(UTC_MICROS),
+            timestamp="T",
             trade_id=pl.col("a").cast(pl.String),
             price="p",
             size="q",
             # The maker was the buyer: the taker sold.
-            aggressor_side=pl.when(pl.col("m") == 1).then(pl.lit("sell")).otherwise(pl.lit("buy")),
+            aggressor_side=pl.when("m").then(pl.lit("sell")).otherwise(pl.lit("buy")),
         )
     )

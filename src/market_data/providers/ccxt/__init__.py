@@ -6,27 +6,35 @@ The library is optional: ``pip install market-data-platform[ccxt]``.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import polars as pl
 
-from market_data.model.aggregation import aggregate, closed
-from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, TRADES, Dataset
+from market_data.model.aggregation import aggregate, agreeing, closed
+from market_data.model.dataset import CANDLES, EXACT, FUNDING_RATES, OPEN_INTEREST, TRADES, Dataset
 from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
+from market_data.model.rows import NOT_A_ROW, Rows, joined
 from market_data.model.session import Grid, grid
+from market_data.model.text import shown
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros
 from market_data.providers.ccxt.exchange import NAME, CcxtSettings, Exchange
+from market_data.transport.columns import Count, Field, moment
 from market_data.transport.http import Http
-from market_data.transport.payload import rows_frame
+from market_data.transport.rows import NOT_AS_PROMISED, read_rows, read_values
 
 QUOTES: Final = ("USDT", "USD", "USDC")
 # Weeks begin on other days at some exchanges: ours are made of days.
 FINER: Final = (Timeframe.D1, Timeframe.H4, Timeframe.H1, Timeframe.M30, Timeframe.M15, Timeframe.M5, Timeframe.M1)
 MILLISECOND = timedelta(milliseconds=1)
+FIELDS: Final[dict[str, Field]] = {
+    "timestamp": Count("ms"),
+    **dict.fromkeys(("open", "high", "low", "close", "volume"), EXACT),
+}
 CRYPTO = frozenset({AssetClass.CRYPTO})
 
 
@@ -79,17 +87,19 @@ class Ccxt(Provider):
         step -= step % timeframe.duration if asked is not timeframe else timedelta(0)
         span = TimeRange(from_micros(wanted.opens[0]), from_micros(wanted.ends[-1]))
         for window in span.split(max(step, timeframe.duration)):
-            frame = await self._window(listing, asked, window)
-            if self._exchange.last is None or frame.is_empty():
+            rows = await self._window(listing, asked, window)
+            if self._exchange.last is None:
                 continue
             known_until = min(now, self._exchange.last.server_time or now)
             base = grid(instrument.asset_class, asked, window)
-            frame = closed(frame, base, asked, known_until)
+            rows = Rows(closed(rows.frame, base, asked, known_until), rows.rejected)
             if asked is not timeframe:
                 inside = (wanted.opens >= base.opens[0]) & (wanted.opens < base.ends[-1])
-                frame = aggregate(frame, Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until), base)
-            if frame.height:
-                yield self._page(frame)
+                made = Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until)
+                rows = _made_of(rows, made, base)
+            page = self._page(rows)
+            if page.holds_something:
+                yield page
 
     async def fetch_trades(
         self, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
@@ -100,7 +110,7 @@ class Ccxt(Provider):
             "fetchTrades", self._exchange.library.fetch_trades, listing, start, min(end, now)
         ):
             fields = {"id": "trade_id", "price": "price", "amount": "size", "side": "aggressor_side"}
-            yield self._page(rows_frame(TRADES, [_named(row, fields) for row in rows], required=("trade_id",)))
+            yield self._page(read_rows(rows, TRADES, functools.partial(_named, fields)))
 
     async def fetch(
         self, dataset: Dataset, instrument: Instrument, start: datetime, end: datetime, *, now: datetime
@@ -123,15 +133,14 @@ class Ccxt(Provider):
             raise UnsupportedRequest(f"{self.name} serves no {dataset.name}")
         name, call, fields = calls[dataset.name]
         listing = await self.resolve(instrument)
-        required = (next(iter(fields.values())),)
         async for rows in self._by_time(name, call, listing, start, min(end, now)):
-            named = [_named(row, fields) for row in rows]
-            known = [row | {"known_at": row["timestamp"], "rate_type": "Regular"} for row in named]
-            yield self._page(rows_frame(dataset, known, required=required))
+            yield self._page(
+                read_rows(rows, dataset, functools.partial(_observed, fields), rounded=tuple(fields.values()))
+            )
 
-    async def _window(self, listing: Listing, asked: Timeframe, window: TimeRange) -> pl.DataFrame:
+    async def _window(self, listing: Listing, asked: Timeframe, window: TimeRange) -> Rows:
         """Rows of a window; exchanges that send fewer than asked for are asked again from where they stopped."""
-        frames = [CANDLES.empty()]
+        parts: list[Rows] = []
         since = window.start
         while since < window.end:
             limit = min(self._exchange.page_rows("fetchOHLCV"), -((since - window.end) // asked.duration))
@@ -140,12 +149,16 @@ class Ccxt(Provider):
                     listing.raw_symbol, asked.value, (since - EPOCH) // MILLISECOND, limit
                 )
             )
-            frame = _candles(rows).filter(pl.col("timestamp").is_between(since, window.end, closed="left"))
-            if frame.is_empty():
+            inside = pl.col("timestamp").is_between(since, window.end, closed="left")
+            read = _candles(rows)
+            read = Rows(read.frame.filter(inside), read.rejected.filter(inside.fill_null(value=True)))
+            parts.append(read)
+            if read.frame.is_empty():
                 break
-            frames.append(frame)
-            since = frame["timestamp"][-1] + asked.duration
-        return pl.concat(frames).unique(maintain_order=True).sort("timestamp", maintain_order=True)
+            since = read.frame["timestamp"][-1] + asked.duration
+        return joined(parts, CANDLES.empty()).with_frame(
+            lambda frame: frame.unique(maintain_order=True).sort("timestamp", maintain_order=True)
+        )
 
     async def _by_time(
         self, name: str, call: Callable[..., Any], listing: Listing, start: datetime, end: datetime
@@ -157,11 +170,12 @@ class Ccxt(Provider):
             rows = await self._exchange.calling(
                 call(listing.raw_symbol, since=(since - EPOCH) // MILLISECOND, limit=self._exchange.page_rows(name))
             )
-            timed = sorted(rows, key=lambda row: row["timestamp"])
+            timed, others = _timed(rows)
             fresh = [row for row in timed if since <= _moment(row) < end and _identity(row) not in last_ids]
+            if fresh or others:
+                yield fresh + others
             if not fresh:
                 return
-            yield fresh
             since = _moment(fresh[-1])
             last_ids = {_identity(row) for row in timed if _moment(row) == since}
 
@@ -180,27 +194,54 @@ class Ccxt(Provider):
                 return finer
         raise UnsupportedRequest(f"{self._exchange.source} has no candles that {timeframe} could be made of")
 
-    def _page(self, frame: pl.DataFrame) -> Page:
+    def _page(self, rows: Rows) -> Page:
         assert self._exchange.last is not None, "rows come with an answer"
         last = self._exchange.last
-        return Page(frame=frame, source=self._exchange.source, fetched_at=last.fetched_at, response_ms=last.elapsed_ms)
+        return Page(
+            frame=rows.frame,
+            rejected=rows.rejected,
+            source=self._exchange.source,
+            fetched_at=last.fetched_at,
+            response_ms=last.elapsed_ms,
+        )
 
 
-def _candles(rows: list[list[Any]]) -> pl.DataFrame:
-    names = ("open", "high", "low", "close", "volume")
-    try:
-        named = [{"timestamp": EPOCH + row[0] * MILLISECOND} | dict(zip(names, row[1:6], strict=True)) for row in rows]
-    except (TypeError, ValueError, IndexError) as error:
-        raise MalformedPayload(f"a candle is not as the library promises: {error!r}") from None
-    return rows_frame(CANDLES, named, required=("timestamp", *names))
+def _candles(rows: Any) -> Rows:
+    if not isinstance(rows, list):
+        raise MalformedPayload(f"candles are no list: {shown(rows)}")
+    named: list[dict[str, Any] | str] = [
+        dict(zip(FIELDS, row, strict=False)) if isinstance(row, list) and len(row) >= len(FIELDS) else NOT_A_ROW
+        for row in rows
+    ]
+    return read_values(named, rows, FIELDS, tuple(FIELDS), "timestamp").with_frame(CANDLES.conform)
 
 
-def _named(row: dict[str, Any], fields: dict[str, str]) -> dict[str, Any]:
+def _made_of(rows: Rows, made: Grid, base: Grid) -> Rows:
+    return agreeing(rows).with_frame(lambda frame: aggregate(frame, made, base))
+
+
+def _timed(rows: Any) -> tuple[list[Any], list[Any]]:
+    """Rows in the order of their times, and those that have none."""
+    timed, others = [], []
+    for row in rows if isinstance(rows, list) else [rows]:
+        try:
+            timed.append((_moment(row), row))
+        except NOT_AS_PROMISED:
+            others.append(row)
+    return [row for _, row in sorted(timed, key=lambda pair: pair[0])], others
+
+
+def _named(fields: dict[str, str], row: dict[str, Any]) -> dict[str, Any]:
     return {"timestamp": _moment(row)} | {ours: row.get(theirs) for theirs, ours in fields.items()}
 
 
+def _observed(fields: dict[str, str], row: dict[str, Any]) -> dict[str, Any]:
+    named = _named(fields, row)
+    return named | {"known_at": named["timestamp"], "rate_type": "Regular"}
+
+
 def _moment(row: dict[str, Any]) -> datetime:
-    return EPOCH + int(row["timestamp"]) * MILLISECOND
+    return moment(row["timestamp"], "ms")
 
 
 def _identity(row: dict[str, Any]) -> Any:

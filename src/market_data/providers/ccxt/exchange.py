@@ -23,6 +23,7 @@ from market_data.model.errors import (
     UnsupportedRequest,
 )
 from market_data.model.provider import ProviderSettings
+from market_data.model.text import kept_within
 from market_data.transport.channel import Dialect
 from market_data.transport.http import Http
 from market_data.transport.senders import Response
@@ -103,7 +104,7 @@ class Exchange:
         exchange = getattr(library, name)({"enableRateLimit": False, "options": options})
         # Digits as sent, and our transport: its limits, deadlines and breaker hold for every exchange.
         exchange.number = str
-        exchange.on_json_response = lambda text: json.loads(text, parse_float=str)
+        exchange.on_json_response = lambda text: kept_within(json.loads(text, parse_float=str))
         exchange.fetch = self._fetch
         return exchange
 

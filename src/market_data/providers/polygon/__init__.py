@@ -104,5 +104,5 @@ class Polygon(Provider):
             listing = await self.resolve(instrument)
             pages = BY_DATASET[dataset.name](self._client, listing, TimeRange(start, end), now)
         async for page in pages:
-            if page.frame.height:
+            if page.holds_something:
                 yield page

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 
-from market_data.model.aggregation import aggregate, closed, runs
+from market_data.model.aggregation import aggregate, agreeing, closed, runs
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import MalformedPayload
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import joined
 from market_data.model.session import Grid, grid
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange, from_micros
 from market_data.providers.polygon.client import NAME, Client
@@ -79,7 +79,7 @@ async def candles(
         return await _window(client, listing, timeframe, ask, window, now)
 
     async for page in fetch_ordered(runs(wanted, longest), fetch, concurrency=CONCURRENCY):
-        if page.frame.height:
+        if page.holds_something:
             yield page
 
 
@@ -89,21 +89,22 @@ async def _window(
     span = TimeRange(from_micros(wanted.opens[0]), from_micros(wanted.ends[-1]))
     raw_symbol = quote(listing.raw_symbol, safe=":")
     path = f"/v2/aggs/ticker/{raw_symbol}/range/{ask.multiplier}/{ask.timespan}/{_bounds(ask, span)}"
-    frames, delayed, elapsed = [CANDLES.empty()], False, 0.0
+    answers, delayed, elapsed = [], False, 0.0
     async for response, answer in client.pages(path, adjusted="false", sort="asc", limit=MOST_ROWS):
-        frames.append(parse_aggregates(answer.results))
+        answers.append(parse_aggregates(answer.results))
         delayed |= answer.delayed
         elapsed += response.elapsed_ms
         last = response
     known_until = min(now, last.server_time or now) - (DELAY if delayed else timedelta(0))
-    rows = _on_grid(pl.concat(frames), listing.instrument.asset_class, ask, span)
+    asset_class = listing.instrument.asset_class
+    rows = joined(answers, CANDLES.empty()).with_frame(lambda frame: _on_grid(frame, asset_class, ask, span))
     if ask.timeframe is not timeframe:
-        _refuse_contradictions(rows)
-        rows = aggregate(rows, wanted, grid(listing.instrument.asset_class, ask.timeframe, span))
-    rows = closed(rows, wanted, timeframe, known_until)
+        parts = grid(asset_class, ask.timeframe, span)
+        rows = agreeing(rows).with_frame(lambda frame: aggregate(frame, wanted, parts))
+    frame = closed(rows.frame, wanted, timeframe, known_until)
     if delayed:
-        rows = _noted(rows, NOTE_DELAYED)
-    return Page(frame=rows, source=NAME, fetched_at=last.fetched_at, response_ms=elapsed)
+        frame = _noted(frame, NOTE_DELAYED)
+    return Page(frame=frame, rejected=rows.rejected, source=NAME, fetched_at=last.fetched_at, response_ms=elapsed)
 
 
 def _on_grid(rows: pl.DataFrame, asset_class: AssetClass, ask: _Ask, span: TimeRange) -> pl.DataFrame:
@@ -137,9 +138,3 @@ def _inside(rows: pl.DataFrame, sessions: Grid) -> pl.Series:
 
 def _noted(rows: pl.DataFrame, note: str) -> pl.DataFrame:
     return rows.with_columns(notes=pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True))
-
-
-def _refuse_contradictions(rows: pl.DataFrame) -> None:
-    if rows["timestamp"].n_unique() < rows.height:
-        twice: Any = rows.filter(rows["timestamp"].is_duplicated())["timestamp"][0]
-        raise MalformedPayload(f"polygon sent two different rows for {twice}: nothing can be made of them")

@@ -6,11 +6,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
-import polars as pl
-
 from market_data.model.errors import BadCredentials, MalformedPayload, NotEntitled, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.providers.polygon.dialect import MASSIVE
 from market_data.providers.polygon.parse import Answer, find_listing, parse_answer
 from market_data.providers.polygon.settings import PolygonSettings
@@ -64,9 +63,15 @@ class Client:
             self._refused[name] = error
             raise
 
-    def page(self, frame: pl.DataFrame, response: Response) -> Page:
+    def page(self, rows: Rows, response: Response) -> Page:
         """A page of rows that came with `response`."""
-        return Page(frame=frame, source=NAME, fetched_at=response.fetched_at, response_ms=response.elapsed_ms)
+        return Page(
+            frame=rows.frame,
+            rejected=rows.rejected,
+            source=NAME,
+            fetched_at=response.fetched_at,
+            response_ms=response.elapsed_ms,
+        )
 
     async def pages(self, path: str, **params: object) -> AsyncIterator[tuple[Response, Answer]]:
         """Every page of an answer; the next one is asked for on our own address, whatever host the source names."""

@@ -6,17 +6,16 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import polars as pl
-
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, SPLITS
-from market_data.model.errors import MalformedPayload, NotEntitled, UnknownInstrument, UnsupportedRequest
+from market_data.model.errors import NotEntitled, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
 from market_data.providers.polygon.dialect import canonical
 from market_data.providers.polygon.statements import reported
-from market_data.transport.payload import rows_frame
+from market_data.transport.rows import read_rows
 
 DAY = timedelta(days=1)
 # What the plan or the host may not have yet: then the endpoint it replaced is asked.
@@ -28,6 +27,8 @@ DIVIDEND_TYPES: Final = {
     "LT": "long_term_gain",
     "ST": "short_term_gain",
 }
+SPLIT_FIELDS: Final = ("execution_date", "split_from", "split_to")
+HALVES: Final = ("H1", "H2", "9M")
 QUARTERS: Final = {"Q1": 1, "Q2": 2, "Q3": 3, "Q4": 4, "FY": 0}
 # New York time, as the source gives it.
 SESSION_OPENS, SESSION_CLOSES = "09:30:00", "16:00:00"
@@ -77,92 +78,92 @@ async def news(client: Client, listing: Listing, span: TimeRange, now: datetime)
         yield client.page(parse_news(answer.results, listing.raw_symbol), response)
 
 
-def parse_dividends(results: list[Any]) -> pl.DataFrame:
+def parse_dividends(results: list[Any]) -> Rows:
     """Dividends in their schema, from the new endpoint or the old.
 
     Several amounts of one type and ex-date (a return of capital beside a dividend) are rows of their own.
 
     Raises:
-        MalformedPayload: when a row lacks what a dividend needs.
+        MalformedPayload: when not one row is a dividend.
     """
-    rows = [
-        {
-            "ex_date": row.get("ex_dividend_date"),
-            "amount": row.get("cash_amount"),
-            "currency": row.get("currency"),
-            "declaration_date": row.get("declaration_date"),
-            "record_date": row.get("record_date"),
-            "pay_date": row.get("pay_date"),
-            "frequency": row.get("frequency"),
-            "dividend_type": DIVIDEND_TYPES.get(str(row.get("distribution_type") or row.get("dividend_type")), "cash"),
-        }
-        for row in _objects(results)
-    ]
-    return rows_frame(DIVIDENDS, rows, required=("ex_date", "amount"))
+    return read_rows(results, DIVIDENDS, _dividend)
 
 
-def parse_splits(results: list[Any]) -> pl.DataFrame:
+def _dividend(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ex_date": row.get("ex_dividend_date"),
+        "amount": row.get("cash_amount"),
+        "currency": row.get("currency"),
+        "declaration_date": row.get("declaration_date"),
+        "record_date": row.get("record_date"),
+        "pay_date": row.get("pay_date"),
+        "frequency": row.get("frequency"),
+        "dividend_type": DIVIDEND_TYPES.get(str(row.get("distribution_type") or row.get("dividend_type")), "cash"),
+    }
+
+
+def parse_splits(results: list[Any]) -> Rows:
     """Splits in their schema, from the new endpoint or the old.
 
     Raises:
-        MalformedPayload: when a row lacks what a split needs.
+        MalformedPayload: when not one row is a split.
     """
-    rows = [{name: row.get(name) for name in SPLITS.schema} for row in _objects(results)]
-    return rows_frame(SPLITS, rows, required=("execution_date", "split_from", "split_to"))
+    return read_rows(results, SPLITS, lambda row: {name: row.get(name) for name in SPLIT_FIELDS})
 
 
-def parse_earnings(results: list[Any]) -> pl.DataFrame:
+def parse_earnings(results: list[Any]) -> Rows:
     """Quarters in their schema; half years, which some companies report besides, are left out.
 
     Raises:
-        MalformedPayload: when a row lacks what a quarter needs.
+        MalformedPayload: when not one row is a quarter.
     """
-    rows = [
-        {
-            "fiscal_year": row.get("fiscal_year"),
-            "fiscal_quarter": QUARTERS[row["fiscal_period"]],
-            "report_date": row.get("date"),
-            "report_time": _report_time(row.get("time")),
-            "eps_estimate": row.get("estimated_eps"),
-            "eps_actual": row.get("actual_eps"),
-            "eps_surprise": row.get("eps_surprise"),
-            "surprise_pct": row.get("eps_surprise_percent"),
-            "revenue_estimate": row.get("estimated_revenue"),
-            "revenue_actual": row.get("actual_revenue"),
-            "currency": row.get("currency"),
-            "notes": row.get("date_status"),
-        }
-        for row in _objects(results)
-        if row.get("fiscal_period") in QUARTERS
-    ]
-    frame = rows_frame(EARNINGS, rows, required=("fiscal_year",))
     # A quarter whose date moved is listed again: the later word counts.
-    return frame.unique(EARNINGS.key, keep="last", maintain_order=True)
+    rows = read_rows(results, EARNINGS, _quarter)
+    return rows.with_frame(lambda frame: frame.unique(EARNINGS.key, keep="last", maintain_order=True))
 
 
-def parse_news(results: list[Any], raw_symbol: str) -> pl.DataFrame:
+def _quarter(row: dict[str, Any]) -> dict[str, Any] | None:
+    if row["fiscal_period"] in HALVES:
+        return None
+    return {
+        "fiscal_year": row.get("fiscal_year"),
+        "fiscal_quarter": QUARTERS[row["fiscal_period"]],
+        "report_date": row.get("date"),
+        "report_time": _report_time(row.get("time")),
+        "eps_estimate": row.get("estimated_eps"),
+        "eps_actual": row.get("actual_eps"),
+        "eps_surprise": row.get("eps_surprise"),
+        "surprise_pct": row.get("eps_surprise_percent"),
+        "revenue_estimate": row.get("estimated_revenue"),
+        "revenue_actual": row.get("actual_revenue"),
+        "currency": row.get("currency"),
+        "notes": row.get("date_status"),
+    }
+
+
+def parse_news(results: list[Any], raw_symbol: str) -> Rows:
     """Articles in their schema; the sentiment is the one towards `raw_symbol`.
 
     Raises:
-        MalformedPayload: when a row lacks what an article needs.
+        MalformedPayload: when not one row is an article.
     """
-    rows = [
-        {
-            "news_id": row.get("id"),
-            "published_at": row.get("published_utc"),
-            "title": row.get("title"),
-            "summary": row.get("description"),
-            "url": row.get("article_url"),
-            "author": row.get("author"),
-            "publisher": (row.get("publisher") or {}).get("name"),
-            "symbols": [canonical(name) for name in row.get("tickers") or [] if isinstance(name, str)],
-            "keywords": row.get("keywords") or [],
-            "sentiment": _sentiment(row.get("insights") or [], raw_symbol),
-        }
-        for row in _objects(results)
-    ]
-    frame = rows_frame(NEWS, rows, required=("news_id", "published_at", "title"))
-    return frame.unique("news_id", maintain_order=True)
+    rows = read_rows(results, NEWS, lambda row: _article(row, raw_symbol))
+    return rows.with_frame(lambda frame: frame.unique("news_id", maintain_order=True))
+
+
+def _article(row: dict[str, Any], raw_symbol: str) -> dict[str, Any]:
+    return {
+        "news_id": row.get("id"),
+        "published_at": row.get("published_utc"),
+        "title": row.get("title"),
+        "summary": row.get("description"),
+        "url": row.get("article_url"),
+        "author": row.get("author"),
+        "publisher": (row.get("publisher") or {}).get("name"),
+        "symbols": [canonical(name) for name in row.get("tickers") or []],
+        "keywords": row.get("keywords") or [],
+        "sentiment": _sentiment(row.get("insights") or [], raw_symbol),
+    }
 
 
 async def _actions(
@@ -180,8 +181,8 @@ async def _actions(
             if path == old[0]:
                 raise
             continue
-        frame = parse(results)
-        yield client.page(frame.sort(frame.columns[0], maintain_order=True), last)
+        rows = parse(results)
+        yield client.page(rows.with_frame(lambda frame: frame.sort(frame.columns[0], maintain_order=True)), last)
         return
 
 
@@ -203,11 +204,5 @@ def _report_time(time: str | None) -> str | None:
 
 
 def _sentiment(insights: list[Any], raw_symbol: str) -> str | None:
-    found = [insight.get("sentiment") for insight in _objects(insights) if insight.get("ticker") == raw_symbol]
+    found = [insight.get("sentiment") for insight in insights if insight.get("ticker") == raw_symbol]
     return next((word for word in found if word in ("positive", "neutral", "negative")), None)
-
-
-def _objects(results: list[Any]) -> list[dict[str, Any]]:
-    if not all(isinstance(row, dict) for row in results):
-        raise MalformedPayload(f"not a list of objects: {str(results)[:200]}")
-    return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,12 +11,13 @@ from urllib.parse import quote
 import polars as pl
 
 from market_data.model.dataset import INSTRUMENTS, OPTIONS
-from market_data.model.errors import MalformedPayload, UnsupportedRequest
+from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
-from market_data.transport.payload import rows_frame
+from market_data.transport.rows import read_rows
 
 CONTRACTS: Final = "/v3/reference/options/contracts"
 NOT_IN_SNAPSHOT: Final = "listed, but not in the snapshot"
@@ -40,14 +42,13 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
     path = f"/v3/snapshot/options/{quote(underlying, safe=':')}"
     async for response, answer in client.product("options", path, limit=250):
         # One moment for the whole chain, however long its pages take.
-        frame = parse_options(answer.results, now)
-        told.update(frame["contract"])
-        yield client.page(frame, response)
+        rows = parse_options(answer.results, now)
+        told.update(rows.frame["contract"])
+        yield client.page(rows, response)
     listed = client.product("contracts", CONTRACTS, underlying_ticker=underlying, limit=1000)
     async for response, answer in listed:
-        rest = parse_contracts(answer.results, now).filter(~pl.col("contract").is_in(told))
-        if rest.height:
-            yield client.page(rest, response)
+        rest = parse_contracts(answer.results, now)
+        yield client.page(rest.with_frame(lambda frame: frame.filter(~pl.col("contract").is_in(told))), response)
 
 
 async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[Page]:
@@ -57,51 +58,48 @@ async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[
     for active in ("true", "false"):
         pages = client.pages("/v3/reference/tickers", market=market, active=active, limit=1000)
         async for response, answer in pages:
-            frame = parse_instruments(answer.results)
             # What is listed today counts, whoever had the symbol before.
             fresh = ~pl.col("raw_symbol").is_in(seen) & (pl.col("asset_class") == asset_class.value)
-            frame = frame.filter(fresh).unique("raw_symbol", keep="first", maintain_order=True)
-            seen.update(frame["raw_symbol"])
-            yield client.page(frame, response)
+            rows = parse_instruments(answer.results).with_frame(functools.partial(_first_of_each, fresh))
+            seen.update(rows.frame["raw_symbol"])
+            yield client.page(rows, response)
 
 
-def parse_options(results: list[Any], moment: datetime) -> pl.DataFrame:
+def _first_of_each(fresh: pl.Expr, frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(fresh).unique("raw_symbol", keep="first", maintain_order=True)
+
+
+def parse_options(results: list[Any], moment: datetime) -> Rows:
     """A page of a chain in the OPTIONS schema. Zero for an ask or a volatility says that there is none.
 
     Raises:
-        MalformedPayload: when a row lacks what a contract needs.
+        MalformedPayload: when not one row is a contract.
     """
-    try:
-        rows = [_contract(row, moment) for row in results if row["details"]["contract_type"] in KINDS]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MalformedPayload(f"an option chain is not as promised: {error!r}") from None
-    return rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike"))
+    return read_rows(results, OPTIONS, lambda row: _contract(row, moment))
 
 
-def parse_contracts(results: list[Any], moment: datetime) -> pl.DataFrame:
+def parse_contracts(results: list[Any], moment: datetime) -> Rows:
     """A page of the list of contracts in the OPTIONS schema, without any value.
 
     Raises:
-        MalformedPayload: when a row lacks what a contract needs.
+        MalformedPayload: when not one row is a contract.
     """
-    frame = parse_options([{"details": row} for row in results], moment)
-    return frame.with_columns(iv_reason=pl.lit(NOT_IN_SNAPSHOT))
+    rows = read_rows(results, OPTIONS, lambda row: _contract({"details": row}, moment))
+    return rows.with_frame(lambda frame: frame.with_columns(iv_reason=pl.lit(NOT_IN_SNAPSHOT)))
 
 
-def parse_instruments(results: list[Any]) -> pl.DataFrame:
+def parse_instruments(results: list[Any]) -> Rows:
     """A page of the list of tickers in the INSTRUMENTS schema; other kinds of things are left out.
 
     Raises:
-        MalformedPayload: when a row is not as promised.
+        MalformedPayload: when not one row is a ticker.
     """
-    try:
-        rows = [row for row in map(_instrument, results) if row is not None]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MalformedPayload(f"the list of tickers is not as promised: {error!r}") from None
-    return rows_frame(INSTRUMENTS, rows, required=("raw_symbol", "symbol"))
+    return read_rows(results, INSTRUMENTS, _instrument)
 
 
-def _contract(row: dict[str, Any], moment: datetime) -> dict[str, Any]:
+def _contract(row: dict[str, Any], moment: datetime) -> dict[str, Any] | None:
+    if row["details"]["contract_type"] not in KINDS:
+        return None
     details, greeks, quoted = row["details"], row.get("greeks") or {}, row.get("last_quote") or {}
     underlying = row.get("underlying_asset") or {}
     iv = row.get("implied_volatility")

@@ -11,11 +11,11 @@ from typing import Any, Final
 import polars as pl
 
 from market_data.model.dataset import EARNINGS
-from market_data.model.errors import MalformedPayload
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.providers.polygon.client import Client
-from market_data.transport.payload import rows_frame
+from market_data.transport.rows import read_rows
 
 PATH: Final = "/stocks/financials/v1/income-statements"
 # The sums of the trailing twelve months are neither quarters nor years.
@@ -41,21 +41,23 @@ async def reported(client: Client, listing: Listing, dates: dict[str, str]) -> A
             yield client.page(parse_statements(answer.results), response)
 
 
-def parse_statements(results: list[Any]) -> pl.DataFrame:
+def parse_statements(results: list[Any]) -> Rows:
     """Statements in the schema of EARNINGS; the filing is the report, the notes say which earnings per share these are.
 
     Raises:
-        MalformedPayload: when a row lacks what a statement needs.
+        MalformedPayload: when not one row is a statement.
     """
-    if not all(isinstance(row, dict) for row in results):
-        raise MalformedPayload(f"not a list of objects: {str(results)[:200]}")
-    rows = [_row(row) for row in results if row.get("timeframe") in TIMEFRAMES]
-    frame = rows_frame(EARNINGS, rows, required=("fiscal_year", "fiscal_quarter"))
+    return read_rows(results, EARNINGS, _row).with_frame(_last_filed)
+
+
+def _last_filed(frame: pl.DataFrame) -> pl.DataFrame:
     # Filed again: the later word counts.
     return frame.sort("report_date", maintain_order=True).unique(EARNINGS.key, keep="last", maintain_order=True)
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
+def _row(row: dict[str, Any]) -> dict[str, Any] | None:
+    if row["timeframe"] not in TIMEFRAMES:
+        return None
     diluted, basic = row.get("diluted_earnings_per_share"), row.get("basic_earnings_per_share")
     kind = "diluted_eps" if diluted is not None else "basic_eps" if basic is not None else "no_eps"
     return {

@@ -9,29 +9,32 @@ from urllib.parse import quote
 
 import polars as pl
 
-from market_data.model.dataset import EXACT, QUOTES, TRADES, UTC_MICROS
+from market_data.model.dataset import EXACT, QUOTES, TRADES
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange, to_micros
 from market_data.providers.polygon.client import Client
-from market_data.transport.payload import exact_frame, require_columns
+from market_data.transport.columns import Count, Field
+from market_data.transport.rows import read_objects
 
 ROWS = 50_000
+TIME: Final = pl.coalesce("sip_timestamp", "participant_timestamp")
 TEXTS = pl.List(pl.String())
-TRADE_FIELDS: Final[dict[str, pl.DataType]] = {
+TRADE_FIELDS: Final[dict[str, Field]] = {
     "id": pl.String(),
     "exchange": pl.String(),
     "price": EXACT,
     "size": EXACT,
     # A text with the fraction of a share that `size` leaves out.
     "decimal_size": EXACT,
-    "participant_timestamp": pl.Int64(),
-    "sip_timestamp": pl.Int64(),
+    "participant_timestamp": Count("ns"),
+    "sip_timestamp": Count("ns"),
     "conditions": TEXTS,
 }
-QUOTE_FIELDS: Final[dict[str, pl.DataType]] = {
-    "sip_timestamp": pl.Int64(),
-    "participant_timestamp": pl.Int64(),
+QUOTE_FIELDS: Final[dict[str, Field]] = {
+    "sip_timestamp": Count("ns"),
+    "participant_timestamp": Count("ns"),
     "sequence_number": pl.Int64(),
     "bid_price": EXACT,
     "bid_size": EXACT,
@@ -46,32 +49,34 @@ async def trades(client: Client, listing: Listing, span: TimeRange, now: datetim
     """Trades of a listing in `span`, extended hours included, oldest page first."""
     crypto = listing.instrument.asset_class is AssetClass.CRYPTO
     async for response, answer in client.pages(f"/v3/trades/{_raw(listing)}", **_within(span, now)):
-        frame = parse_trades(answer.results, crypto=crypto)
-        if frame.height:
-            yield client.page(_inside(frame, span), response)
+        rows = parse_trades(answer.results, crypto=crypto)
+        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
 
 
 async def quotes(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
     """Best bids and asks of a listing in `span`, oldest page first."""
     async for response, answer in client.pages(f"/v3/quotes/{_raw(listing)}", **_within(span, now)):
-        frame = parse_quotes(answer.results)
-        if frame.height:
-            yield client.page(_inside(frame, span), response)
+        rows = parse_quotes(answer.results)
+        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
 
 
-def parse_trades(results: list[Any], *, crypto: bool) -> pl.DataFrame:
+def parse_trades(results: list[Any], *, crypto: bool) -> Rows:
     """Trades in their schema, in the order sent; numbered by exchange, since numbers repeat between exchanges.
 
     Raises:
-        MalformedPayload: when a row lacks what a trade needs.
+        MalformedPayload: when not one row is a trade.
     """
-    rows = exact_frame(results, TRADE_FIELDS)
-    require_columns(rows, ("id", "exchange", "price", "size", "participant_timestamp"))
+    needed = ("id", "exchange", "price", "size", "participant_timestamp")
+    rows = read_objects(results, TRADE_FIELDS, needed, time="participant_timestamp")
+    return rows.with_frame(lambda frame: _trades(frame, crypto=crypto))
+
+
+def _trades(rows: pl.DataFrame, *, crypto: bool) -> pl.DataFrame:
     sold, bought = (pl.col("conditions").list.contains(code) for code in (SOLD, BOUGHT))
     side = pl.when(sold).then(pl.lit("sell")).when(bought).then(pl.lit("buy"))
     return TRADES.conform(
         rows.select(
-            timestamp=_moment("sip_timestamp", "participant_timestamp"),
+            timestamp=TIME,
             trade_id=pl.concat_str("exchange", "id", separator="-"),
             price="price",
             size=pl.coalesce("decimal_size", "size"),
@@ -82,25 +87,23 @@ def parse_trades(results: list[Any], *, crypto: bool) -> pl.DataFrame:
     )
 
 
-def parse_quotes(results: list[Any]) -> pl.DataFrame:
+def parse_quotes(results: list[Any]) -> Rows:
     """Quotes in their schema, in the order sent; a price of 0 says that the side is empty.
 
     Raises:
-        MalformedPayload: when a row lacks what a quote needs.
+        MalformedPayload: when not one row is a quote.
     """
-    rows = exact_frame(results, QUOTE_FIELDS)
-    require_columns(rows, ("sequence_number",))
+    rows = read_objects(results, QUOTE_FIELDS, ("sequence_number",), time="sip_timestamp")
+    return rows.with_frame(_quotes)
+
+
+def _quotes(rows: pl.DataFrame) -> pl.DataFrame:
     sides = {}
     for side in ("bid", "ask"):
         there = pl.col(f"{side}_price") > 0
         sides[f"{side}_price"] = pl.when(there).then(f"{side}_price")
         sides[f"{side}_size"] = pl.when(there).then(f"{side}_size")
-    time = _moment("sip_timestamp", "participant_timestamp")
-    return QUOTES.conform(rows.select(timestamp=time, sequence="sequence_number", **sides))
-
-
-def _moment(*nanoseconds: str) -> pl.Expr:
-    return (pl.coalesce(*nanoseconds) // 1000).cast(UTC_MICROS)
+    return QUOTES.conform(rows.select(timestamp=TIME, sequence="sequence_number", **sides))
 
 
 def _raw(listing: Listing) -> str:
@@ -118,4 +121,5 @@ def _within(span: TimeRange, now: datetime) -> dict[str, object]:
 
 
 def _inside(frame: pl.DataFrame, span: TimeRange) -> pl.DataFrame:
-    return frame.filter(pl.col("timestamp").is_between(span.start, span.end, closed="left"))
+    # What has no time is for the rules to reject.
+    return frame.filter(pl.col("timestamp").is_between(span.start, span.end, closed="left").fill_null(value=True))

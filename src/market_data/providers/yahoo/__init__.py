@@ -98,5 +98,5 @@ class Yahoo(Provider):
             raise UnsupportedRequest(f"{self.name} serves no {dataset.name} of {instrument}")
         listing = await self.resolve(instrument)
         async for page in BY_DATASET[dataset.name](self._client, listing, TimeRange(start, end), now):
-            if page.frame.height:
+            if page.holds_something:
                 yield page

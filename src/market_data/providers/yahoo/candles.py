@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 import polars as pl
+import structlog
 
-from market_data.model.aggregation import aggregate, closed, runs
+from market_data.model.aggregation import aggregate, agreeing, closed, runs
 from market_data.model.errors import TransientError
 from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.session import Grid, grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.yahoo.client import DAY, Client
@@ -51,6 +54,8 @@ FOREVER = timedelta(days=40_000)
 SPLITS_FRESH = timedelta(hours=1)
 CONCURRENCY = 2
 
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class _KnownSplits:
@@ -74,7 +79,7 @@ class Candles:
 
         windows = runs(wanted, LONGEST.get(timeframe, FOREVER))
         async for page in fetch_ordered(windows, ask, concurrency=CONCURRENCY):
-            if page is not None and page.frame.height:
+            if page is not None and page.holds_something:
                 yield page
 
     async def _candles(self, listing: Listing, timeframe: Timeframe, wanted: Grid, now: datetime) -> Page | None:
@@ -101,10 +106,12 @@ class Candles:
             rows = unadjusted(rows, splits or (), chart.zone, chart.price_hint)
             rows = with_split_notes(rows, splits or (), chart.zone)
             rows = rows if known else noted(rows, NOTE_SPLITS_UNKNOWN)
+        asked_for = pl.col("timestamp").is_between(span.start - DAY, span.end, closed="left").fill_null(value=True)
+        found = Rows(rows, chart.rejected.filter(asked_for))
         if asked is not timeframe:
-            parts = rows.unique("timestamp", keep="last", maintain_order=True)
-            rows = aggregate(parts, wanted.closed_by(known_until), base)
-        return self.client.page(rows, response)
+            made = wanted.closed_by(known_until)
+            found = agreeing(found).with_frame(lambda parts: aggregate(parts, made, base))
+        return self.client.page(found, response)
 
     async def _known_splits(
         self, listing: Listing, asked: Timeframe, span: TimeRange, now: datetime
@@ -129,6 +136,16 @@ class Candles:
 
     def _remember(self, listing: Listing, since: datetime, response: Response, chart: Chart) -> tuple[Split, ...]:
         days = with_units_settled(chart.rows, chart.splits)
-        splits = splits_settled(days, chart.splits, chart.zone)
+        splits = (*splits_settled(days, chart.splits, chart.zone), *_unread(listing, chart))
         self._splits[listing.raw_symbol] = _KnownSplits(since, response.fetched_at, splits)
         return splits
+
+
+def _unread(listing: Listing, chart: Chart) -> tuple[Split, ...]:
+    """A split whose ratio cannot be read takes nothing back; whether the source did, is in doubt for all before it."""
+    moments = chart.rejected_splits["timestamp"].drop_nulls().to_list()
+    if chart.rejected_splits.height:
+        log.warning(
+            "splits_not_understood", symbol=listing.raw_symbol, events=chart.rejected_splits["payload"].to_list()
+        )
+    return tuple(Split(moment, Decimal(1), Decimal(1), in_doubt=True) for moment in moments)

@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-import polars as pl
-
 from market_data.model.errors import BadCredentials, MalformedPayload, RateLimited, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Page
+from market_data.model.rows import Rows
 from market_data.model.timeframe import EPOCH, Timeframe
 from market_data.providers.yahoo.dialect import any_answer, dialect
 from market_data.providers.yahoo.parse import CURRENCY, Chart, find_listing, parse_chart
@@ -97,9 +96,15 @@ class Client:
             response = await self.get(path, **params, crumb=await self._fresh_crumb(crumb))
         return response, load_json(response.body)
 
-    def page(self, frame: pl.DataFrame, response: Response) -> Page:
+    def page(self, rows: Rows, response: Response) -> Page:
         """A page of rows that came with `response`."""
-        return Page(frame=frame, source=NAME, fetched_at=response.fetched_at, response_ms=response.elapsed_ms)
+        return Page(
+            frame=rows.frame,
+            rejected=rows.rejected,
+            source=NAME,
+            fetched_at=response.fetched_at,
+            response_ms=response.elapsed_ms,
+        )
 
     async def _fresh_crumb(self, refused: str | None) -> str:
         async with self._crumb_lock:

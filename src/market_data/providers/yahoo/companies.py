@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Final
 from urllib.parse import quote
+
+import polars as pl
 
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, SPLITS
 from market_data.model.errors import MalformedPayload, UnsupportedRequest
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
-from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
+from market_data.model.rows import Rows, joined
+from market_data.model.text import shown
+from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.yahoo.client import DAY, Client
 from market_data.providers.yahoo.dialect import canonical
 from market_data.providers.yahoo.parse import Chart, find_quotes
 from market_data.providers.yahoo.payments import payments_settled
 from market_data.providers.yahoo.repair import NOTE_UNADJUSTED
-from market_data.transport.payload import load_json, rows_frame
+from market_data.transport.columns import moment
+from market_data.transport.payload import load_json
+from market_data.transport.rows import NOT_AS_PROMISED, read_rows
 
 # A chain is of its moment; a range that ended longer ago is not what it speaks of.
 PRESENT: Final = timedelta(days=1)
@@ -26,14 +33,20 @@ PRESENT: Final = timedelta(days=1)
 LOWEST_VOLATILITY: Final = 1e-4
 NEWS_COUNT = 50
 SMALLEST: Final = Decimal(1).scaleb(-18)
+DIGITS: Final = 60
+KINDS: Final = (("call", "calls"), ("put", "puts"))
+# Weekly expirations of three years; nobody lists more.
+MOST_EXPIRATIONS: Final = 200
 
 
 async def dividends(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
     """Dividends as declared, whose ex-date lies in `span`: the splits after it are taken back."""
     response, chart = await client.chart(listing, Timeframe.D1, span.start, max(span.end, now))
     if chart is not None:
-        rows = [row for row in _dividends(chart) if _inside(row["ex_date"], span)]
-        yield client.page(rows_frame(DIVIDENDS, rows), response)
+        told = [row for row in _dividends(chart) if _inside(row["ex_date"], span)]
+        yield client.page(
+            read_rows(told, DIVIDENDS, dict, rounded=("amount",)).rejecting(chart.rejected_payments), response
+        )
 
 
 async def splits(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -42,12 +55,12 @@ async def splits(client: Client, listing: Listing, span: TimeRange, now: datetim
         return
     response, chart = await client.chart(listing, Timeframe.D1, span.start, min(span.end, now + DAY))
     if chart is not None:
-        rows = [
+        told = [
             {"execution_date": day, "split_from": split.denominator, "split_to": split.numerator}
             for split in sorted(chart.splits, key=lambda each: each.moment)
             if _inside(day := split.moment.astimezone(chart.zone).date(), span)
         ]
-        yield client.page(rows_frame(SPLITS, rows), response)
+        yield client.page(read_rows(told, SPLITS, dict).rejecting(chart.rejected_splits), response)
 
 
 async def earnings(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -56,8 +69,7 @@ async def earnings(client: Client, listing: Listing, span: TimeRange, now: datet
     path = f"/v10/finance/quoteSummary/{quote(listing.raw_symbol, safe='')}"
     modules = "earningsHistory,earnings,calendarEvents"
     response, answer = await client.get_with_crumb(path, modules=modules, formatted="false")
-    frame = rows_frame(EARNINGS, [row for row in parse_earnings(answer) if _concerns(row, span)])
-    yield client.page(frame, response)
+    yield client.page(parse_earnings(answer).with_frame(lambda frame: frame.filter(_concerns(span))), response)
 
 
 async def options(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -72,11 +84,11 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
     response, answer = await client.get_with_crumb(path)
     # One moment for the whole chain, however long its pages take.
     first, expirations = parse_options(answer, now)
-    yield client.page(rows_frame(OPTIONS, first, required=("contract", "expiration", "strike")), response)
-    for expiration in expirations[1:]:
+    yield client.page(first, response)
+    for expiration in expirations[1:MOST_EXPIRATIONS]:
         response, answer = await client.get_with_crumb(path, date=expiration)
         rows, _ = parse_options(answer, now)
-        yield client.page(rows_frame(OPTIONS, rows, required=("contract", "expiration", "strike")), response)
+        yield client.page(rows, response)
 
 
 async def news(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -84,10 +96,11 @@ async def news(client: Client, listing: Listing, span: TimeRange, now: datetime)
     del now
     response = await client.get("/v1/finance/search", q=listing.raw_symbol, quotesCount=0, newsCount=NEWS_COUNT)
     rows = parse_news(load_json(response.body), listing.raw_symbol)
-    yield client.page(rows_frame(NEWS, [row for row in rows if row["published_at"] in span]), response)
+    inside = pl.col("published_at").is_between(span.start, span.end, closed="left")
+    yield client.page(rows.with_frame(lambda frame: frame.filter(inside)), response)
 
 
-def parse_earnings(answer: Any) -> list[dict[str, Any]]:
+def parse_earnings(answer: Any) -> Rows:
     """Quarters by the calendar quarter they ended in, which the notes say: fiscal ones are not told.
 
     Raises:
@@ -95,15 +108,19 @@ def parse_earnings(answer: Any) -> list[dict[str, Any]]:
     """
     try:
         (result,) = answer["quoteSummary"]["result"]
-        chart = result.get("earnings", {})
-        revenues = {row["date"]: row.get("revenue") for row in chart.get("financialsChart", {}).get("quarterly", [])}
-        rows = [_reported(row, revenues) for row in result["earningsHistory"]["history"] if _raw(row.get("quarter"))]
-        return rows + _expected(chart.get("earningsChart", {}), result.get("calendarEvents", {}).get("earnings", {}))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedPayload(f"the earnings are not as promised ({error!r}): {str(answer)[:200]}") from None
+        chart = result.get("earnings") or {}
+        quarterly = (chart.get("financialsChart") or {}).get("quarterly") or []
+        revenues = {row["date"]: row.get("revenue") for row in quarterly}
+        history = result["earningsHistory"]["history"]
+        expected = [(chart.get("earningsChart") or {}, (result.get("calendarEvents") or {}).get("earnings") or {})]
+    except NOT_AS_PROMISED as error:
+        raise MalformedPayload(f"the earnings are not as promised ({error!r}): {shown(answer)}") from None
+    reported = read_rows(history, EARNINGS, lambda row: _reported(row, revenues))
+    announced = [{"chart": chart, "calendar": calendar} for chart, calendar in expected]
+    return joined((reported, read_rows(announced, EARNINGS, _expected)), EARNINGS.empty())
 
 
-def parse_options(answer: Any, moment: datetime) -> tuple[list[dict[str, Any]], list[str]]:
+def parse_options(answer: Any, now: datetime) -> tuple[Rows, list[str]]:
     """Contracts of one expiration, and all expirations (seconds since 1970, as texts).
 
     Raises:
@@ -112,39 +129,35 @@ def parse_options(answer: Any, moment: datetime) -> tuple[list[dict[str, Any]], 
     try:
         (result,) = answer["optionChain"]["result"]
         price = result["quote"].get("regularMarketPrice")
-        rows = [
-            _contract(row, kind, price, moment)
-            for chain in result["options"]
-            for kind, name in (("call", "calls"), ("put", "puts"))
-            for row in chain[name]
-        ]
-        return rows, list(result["expirationDates"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedPayload(f"the option chain is not as promised ({error!r}): {str(answer)[:200]}") from None
+        chains = [(kind, chain[name]) for chain in result["options"] for kind, name in KINDS]
+        expirations = [str(int(told)) for told in result["expirationDates"]]
+    except NOT_AS_PROMISED as error:
+        raise MalformedPayload(f"the option chain is not as promised ({error!r}): {shown(answer)}") from None
+    parts = [read_rows(rows, OPTIONS, functools.partial(_contract, kind, price, now)) for kind, rows in chains]
+    return joined(parts, OPTIONS.empty()), expirations
 
 
-def parse_news(answer: Any, raw_symbol: str) -> list[dict[str, Any]]:
+def parse_news(answer: Any, raw_symbol: str) -> Rows:
     """Articles of a search that name the symbol.
 
     Raises:
         MalformedPayload: when the answer is not as promised.
     """
-    try:
-        return [
-            {
-                "news_id": row["uuid"],
-                "published_at": EPOCH + timedelta(seconds=int(row["providerPublishTime"])),
-                "title": row["title"],
-                "url": row.get("link"),
-                "publisher": row.get("publisher"),
-                "symbols": [canonical(name) for name in row.get("relatedTickers", [])],
-                "keywords": [],
-            }
-            for row in find_quotes(answer, "news")
-            if raw_symbol in row.get("relatedTickers", [])
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise MalformedPayload(f"the news are not as promised ({error!r}): {str(answer)[:200]}") from None
+    return read_rows(find_quotes(answer, "news"), NEWS, lambda row: _article(row, raw_symbol))
+
+
+def _article(row: dict[str, Any], raw_symbol: str) -> dict[str, Any] | None:
+    if raw_symbol not in (row.get("relatedTickers") or []):
+        return None
+    return {
+        "news_id": row["uuid"],
+        "published_at": moment(row["providerPublishTime"], "s"),
+        "title": row["title"],
+        "url": row.get("link"),
+        "publisher": row.get("publisher"),
+        "symbols": [canonical(name) for name in row["relatedTickers"]],
+        "keywords": [],
+    }
 
 
 def _dividends(chart: Chart) -> list[dict[str, Any]]:
@@ -158,7 +171,7 @@ def _dividends(chart: Chart) -> list[dict[str, Any]]:
         rows.append(
             {
                 "ex_date": day,
-                "amount": (payment.amount * ratio).quantize(SMALLEST),
+                "amount": _rounded(payment.amount * ratio),
                 "currency": payment.currency,
                 "dividend_type": "cash",
                 "notes": "; ".join(filter(None, (note, NOTE_UNADJUSTED if ratio != 1 else None))) or None,
@@ -167,8 +180,15 @@ def _dividends(chart: Chart) -> list[dict[str, Any]]:
     return rows
 
 
-def _reported(row: dict[str, Any], revenues: dict[str, Any]) -> dict[str, Any]:
-    ended = datetime.fromtimestamp(int(_raw(row["quarter"])), UTC).date()
+def _rounded(amount: Decimal) -> Decimal:
+    with localcontext(prec=DIGITS):
+        return amount.quantize(SMALLEST)
+
+
+def _reported(row: dict[str, Any], revenues: dict[str, Any]) -> dict[str, Any] | None:
+    if not _raw(row.get("quarter")):
+        return None
+    ended = moment(_raw(row["quarter"]), "s").date()
     quarter = (ended.month + 2) // 3
     surprise = _raw(row.get("surprisePercent"))
     return {
@@ -186,31 +206,30 @@ def _reported(row: dict[str, Any], revenues: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _expected(chart: dict[str, Any], calendar: dict[str, Any]) -> list[dict[str, Any]]:
+def _expected(row: dict[str, Any]) -> dict[str, Any] | None:
+    chart, calendar = row["chart"], row["calendar"]
     name, year = chart.get("currentQuarterEstimateDate"), chart.get("currentQuarterEstimateYear")
     if not name or not year:
-        return []
-    days = [datetime.fromtimestamp(int(moment), UTC).date() for moment in calendar.get("earningsDate", [])]
-    return [
-        {
-            "fiscal_year": int(year),
-            "fiscal_quarter": int(name.rstrip("Q")),
-            "report_date": days[0] if days else None,
-            "eps_estimate": chart.get("currentQuarterEstimate"),
-            "revenue_estimate": calendar.get("revenueAverage"),
-            "notes": "calendar_quarter; projected",
-        }
-    ]
+        return None
+    days = [moment(told, "s").date() for told in calendar.get("earningsDate") or []]
+    return {
+        "fiscal_year": int(year),
+        "fiscal_quarter": int(name.rstrip("Q")),
+        "report_date": days[0] if days else None,
+        "eps_estimate": chart.get("currentQuarterEstimate"),
+        "revenue_estimate": calendar.get("revenueAverage"),
+        "notes": "calendar_quarter; projected",
+    }
 
 
-def _contract(row: dict[str, Any], kind: str, price: Any, moment: datetime) -> dict[str, Any]:
+def _contract(kind: str, price: Any, now: datetime, row: dict[str, Any]) -> dict[str, Any]:
     iv = row.get("impliedVolatility")
     given = iv is not None and float(iv) > LOWEST_VOLATILITY
     return {
-        "timestamp": moment,
+        "timestamp": now,
         "contract": row["contractSymbol"],
         "option_type": kind,
-        "expiration": datetime.fromtimestamp(int(row["expiration"]), UTC).date(),
+        "expiration": moment(row["expiration"], "s").date(),
         "strike": row["strike"],
         "bid": row.get("bid"),
         "ask": None if row.get("ask") == "0" else row.get("ask"),
@@ -224,9 +243,10 @@ def _contract(row: dict[str, Any], kind: str, price: Any, moment: datetime) -> d
     }
 
 
-def _concerns(row: dict[str, Any], span: TimeRange) -> bool:
-    days = (row.get("period_end"), row.get("report_date"))
-    return any(day is not None and _inside(day, span) for day in days)
+def _concerns(span: TimeRange) -> pl.Expr:
+    """A quarter that ended or is reported in the span."""
+    days = (pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for name in ("period_end", "report_date"))
+    return pl.any_horizontal(day.is_between(span.start, span.end, closed="left").fill_null(value=False) for day in days)
 
 
 def _inside(day: date, span: TimeRange) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime, tzinfo
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from market_data.model.dataset import CANDLES, EXACT, UTC_MICROS
+from market_data.model.dataset import CANDLES
 from market_data.model.errors import MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.rows import VALUE_UNREADABLE, Rows, none_rejected
+from market_data.model.text import kept, shown
 from market_data.providers.yahoo.dialect import NOTHING_THERE
-from market_data.transport.payload import exact_column, load_json
+from market_data.transport.columns import Count, Field, Rounded, column, exact, moment
+from market_data.transport.payload import load_json
+from market_data.transport.rows import NOT_AS_PROMISED, read_objects, rejected_row
 
 VALUES: Final = ("open", "high", "low", "close", "volume")
 QUOTE_TYPES: Final = {
@@ -25,7 +29,12 @@ QUOTE_TYPES: Final = {
 }
 CURRENCY: Final = "USD"
 DIGITS: Final = "0123456789"
-NO_NUMBERS: Final = ("Infinity", "-Infinity", "NaN")
+# Its prices went through a 32-bit float.
+ROW_FIELDS: Final[dict[str, Field]] = {"timestamp": Count("s"), **dict.fromkeys(VALUES, Rounded())}
+MOST_DECIMALS: Final = 12
+# No share was ever split so: what says more is no ratio, and would take every price with it.
+MOST_SHARES_FOR_ONE: Final = 1_000_000
+Event = TypeVar("Event")
 # Granularity under another name.
 SAME_GRANULARITY: Final = {"60m": "1h"}
 
@@ -69,110 +78,155 @@ class Chart:
     payments: tuple[Payment, ...]
     # Daily charts: `timestamp`, `close` and `adjusted`, the close less all later dividends; where it is a number.
     adjusted: pl.DataFrame
+    # What is no row, no split and no payment, as `model.rows.REJECTED`.
+    rejected: pl.DataFrame = field(default_factory=none_rejected)
+    rejected_splits: pl.DataFrame = field(default_factory=none_rejected)
+    rejected_payments: pl.DataFrame = field(default_factory=none_rejected)
 
 
 def parse_chart(body: bytes) -> Chart | None:
     """The chart of an answer; None when it says that there is nothing in the range.
 
+    An adjusted close may be Infinity: a text, refused where a price is wanted.
+
     Raises:
         MalformedPayload: naming what is not as promised.
     """
-    answer = _load(body)
+    answer = load_json(body, constant=str)
     try:
         chart = answer["chart"]
         if chart["result"] is None:
             _check_nothing(chart["error"])
             return None
         (result,) = chart["result"]
-        meta, events = result["meta"], result.get("events", {})
+        meta, events = result["meta"], result.get("events") or {}
+        currency = meta.get("currency")
+        rows = _rows(result)
+        splits, bad_splits = _events(events.get("splits"), _split)
+        payments, bad_payments = _events(events.get("dividends"), lambda event: _payment(event, currency))
         return Chart(
-            symbol=meta["symbol"],
-            currency=meta.get("currency"),
-            zone=ZoneInfo(meta["exchangeTimezoneName"]),
-            price_hint=int(meta.get("priceHint", 2)),
-            granularity=_granularity(meta["dataGranularity"]),
-            rows=_rows(result),
-            splits=tuple(_split(event) for event in events.get("splits", {}).values()),
-            payments=tuple(_payment(event, meta) for event in events.get("dividends", {}).values()),
+            symbol=str(meta["symbol"]),
+            currency=None if currency is None else str(currency),
+            zone=_zone(meta["exchangeTimezoneName"]),
+            price_hint=_price_hint(meta.get("priceHint", 2)),
+            granularity=_granularity(str(meta["dataGranularity"])),
+            rows=rows.frame,
+            splits=splits,
+            payments=payments,
             adjusted=_adjusted(result),
+            rejected=rows.rejected,
+            rejected_splits=bad_splits,
+            rejected_payments=bad_payments,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, ZoneInfoNotFoundError) as error:
-        raise MalformedPayload(f"the chart is not as promised ({error!r}): {str(answer)[:200]}") from None
+    except NOT_AS_PROMISED as error:
+        raise MalformedPayload(f"the chart is not as promised ({error!r}): {shown(answer)}") from None
 
 
-def _load(body: bytes) -> Any:
-    """JSON where an adjusted close may be Infinity, as Yahoo's may: a text, refused where a price is wanted."""
+def _zone(name: Any) -> ZoneInfo:
     try:
-        return json.loads(body, parse_float=str, parse_int=str, parse_constant=str)
-    except (ValueError, RecursionError):
-        return load_json(body)
+        return ZoneInfo(name)
+    except (OSError, *NOT_AS_PROMISED):
+        raise ValueError(f"no time zone {shown(name)}") from None
+
+
+def _price_hint(told: Any) -> int:
+    if not 0 <= (hint := int(told)) <= MOST_DECIMALS:
+        raise ValueError(f"prices of {hint} decimals")
+    return hint
 
 
 def _adjusted(result: dict[str, Any]) -> pl.DataFrame:
-    times, closes = result.get("timestamp", []), result["indicators"]["quote"][0].get("close", [])
-    adjusted: dict[str, Any] = next(iter(result["indicators"].get("adjclose", ())), {})
-    values = [None if value in NO_NUMBERS else value for value in adjusted.get("adjclose") or []]
-    columns = [
-        exact_column("timestamp", times, pl.Int64()),
-        exact_column("close", closes, EXACT),
-        exact_column("adjusted", values, EXACT),
-    ]
-    if len({len(column) for column in columns}) > 1:
+    times, closes = _list(result, "timestamp"), _list(result["indicators"]["quote"][0], "close")
+    adjusted: dict[str, Any] = next(iter(result["indicators"].get("adjclose") or ()), {})
+    values = _list(adjusted, "adjclose")
+    given: dict[str, tuple[list[Any], Field]] = {
+        "timestamp": (times, Count("s")),
+        "close": (closes, Rounded()),
+        "adjusted": (values, Rounded()),
+    }
+    # A witness only: what of it cannot be read is left out.
+    columns = [column(name, values, kind)[0] for name, (values, kind) in given.items()]
+    if len({len(each) for each in columns}) > 1:
         # Intraday charts have none.
-        columns = [column.clear() for column in columns]
-    frame = pl.DataFrame(columns).with_columns(pl.from_epoch("timestamp", "s").cast(UTC_MICROS))
-    return frame.drop_nulls().sort("timestamp")
+        columns = [each.clear() for each in columns]
+    return pl.DataFrame(columns).drop_nulls().sort("timestamp")
 
 
 def _check_nothing(error: dict[str, Any]) -> None:
     if not str(error["description"]).startswith(NOTHING_THERE):
-        raise MalformedPayload(f"an error with status 200: {error}")
+        raise MalformedPayload(f"an error with status 200: {shown(error)}")
 
 
-def _rows(result: dict[str, Any]) -> pl.DataFrame:
-    times = result.get("timestamp", [])
+def _rows(result: dict[str, Any]) -> Rows:
+    times = _list(result, "timestamp")
     quote = result["indicators"]["quote"][0]
     if not times and not any(quote.get(name) for name in VALUES):
-        return CANDLES.empty()
-    columns = [exact_column("timestamp", times, pl.Int64())]
-    for name in VALUES:
-        if len(quote[name]) != len(times):
-            raise MalformedPayload(f"{len(quote[name])} values of {name} for {len(times)} time stamps")
-        columns.append(exact_column(name, quote[name], EXACT))
-    frame = pl.DataFrame(columns).with_columns(pl.from_epoch("timestamp", "s").cast(UTC_MICROS))
-    if frame["timestamp"].null_count():
-        raise MalformedPayload("a time stamp is null")
-    # A null is a hole: the source has no trade there, or lost it.
-    return CANDLES.conform(frame.drop_nulls(VALUES))
+        return Rows(CANDLES.empty())
+    columns = [_list(quote, name) for name in VALUES]
+    for name, values in zip(VALUES, columns, strict=True):
+        if len(values) != len(times):
+            raise MalformedPayload(f"{len(values)} values of {name} for {len(times)} time stamps")
+    # A row of nulls is a hole: the source has no trade there, or lost it.
+    sent = [
+        dict(zip(ROW_FIELDS, row, strict=True))
+        for row in zip(times, *columns, strict=True)
+        if any(value is not None for value in row[1:])
+    ]
+    return read_objects(sent, ROW_FIELDS, tuple(ROW_FIELDS), time="timestamp").with_frame(CANDLES.conform)
+
+
+def _list(holder: Any, name: str) -> list[Any]:
+    values = holder.get(name) or []
+    if not isinstance(values, list):
+        raise TypeError(f"{name} is no list: {shown(values)}")
+    return values
+
+
+def _events(held: Any, read: Callable[[dict[str, Any]], Event]) -> tuple[tuple[Event, ...], pl.DataFrame]:
+    """The events that can be read, and the others as rejected rows: one bad event says nothing of the chart."""
+    events: list[Event] = []
+    rejected = [none_rejected()]
+    for event in held.values() if isinstance(held, dict) else held or ():
+        try:
+            events.append(read(event))
+        except NOT_AS_PROMISED as error:
+            rejected.append(rejected_row(f"{VALUE_UNREADABLE}: {kept(str(error), 100)}", event, _date(event)))
+    return tuple(events), pl.concat(rejected)
+
+
+def _date(event: Any) -> datetime | None:
+    try:
+        return moment(event["date"], "s")
+    except NOT_AS_PROMISED:
+        return None
 
 
 def _split(event: dict[str, Any]) -> Split:
-    split = Split(
-        datetime.fromtimestamp(int(event["date"]), UTC), Decimal(event["numerator"]), Decimal(event["denominator"])
-    )
-    if split.numerator <= 0 or split.denominator <= 0:
-        raise MalformedPayload(f"a split of {event['numerator']} for {event['denominator']}")
+    split = Split(moment(event["date"], "s"), exact(event["numerator"]), exact(event["denominator"]))
+    if not min(split.numerator, split.denominator) > 0:
+        raise ValueError(f"a split of {split.numerator.normalize()} for {split.denominator.normalize()}")
+    if not 1 / MOST_SHARES_FOR_ONE <= split.numerator / split.denominator <= MOST_SHARES_FOR_ONE:
+        raise ValueError(f"a split beyond {MOST_SHARES_FOR_ONE} shares for one")
     return split
 
 
-def _payment(event: dict[str, Any], meta: dict[str, Any]) -> Payment:
-    moment = datetime.fromtimestamp(int(event["date"]), UTC)
-    return Payment(moment, Decimal(event["amount"]), event.get("currency", meta.get("currency")))
+def _payment(event: dict[str, Any], currency: str | None) -> Payment:
+    return Payment(moment(event["date"], "s"), exact(event["amount"], Rounded()), event.get("currency", currency))
 
 
 def _granularity(name: str) -> str:
     return SAME_GRANULARITY.get(name, name)
 
 
-def find_quotes(answer: Any, name: str) -> list[dict[str, Any]]:
+def find_quotes(answer: Any, name: str) -> list[Any]:
     """One of the lists in the answer to a search.
 
     Raises:
         MalformedPayload: when it is not there.
     """
     rows = answer.get(name) if isinstance(answer, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MalformedPayload(f"the search holds no list of {name}: {str(answer)[:200]}")
+    if not isinstance(rows, list):
+        raise MalformedPayload(f"the search holds no list of {name}: {shown(answer)}")
     return rows
 
 
@@ -187,6 +241,8 @@ def find_listing(instrument: Instrument, body: bytes) -> Listing:
         MalformedPayload: when the answer is not as promised.
     """
     for quote in find_quotes(load_json(body), "quotes"):
+        if not isinstance(quote, dict):
+            continue
         # Some answers are companies without a symbol.
         symbol = str(quote.get("symbol", ""))
         if quote.get("quoteType") in QUOTE_TYPES[instrument.asset_class] and _is_it(instrument, symbol):

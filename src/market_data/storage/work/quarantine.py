@@ -22,6 +22,8 @@ _SAME: Final = (
     "AND q.timeframe IS NOT DISTINCT FROM s.timeframe AND q.timestamp IS NOT DISTINCT FROM s.timestamp "
     "AND q.source = s.source AND q.payload = s.payload AND q.resolved_at IS NULL"
 )
+# The name under which a row's payload holds what was no row of its dataset.
+AS_SENT: Final = "as_sent"
 _LISTED: Final = (
     "id, dataset, symbol, asset_class, timeframe, timestamp, source, rule, payload, run_id, created_at, resolved_at, "
     "resolution"
@@ -54,6 +56,26 @@ def quarantine_facts(
     return _keep(connection, dataset, owner, rejected, source, run_id, now)
 
 
+def quarantine_unread(
+    connection: Connection,
+    dataset: Dataset,
+    owner: Series | Instrument,
+    unread: pl.DataFrame,
+    source: str,
+    run_id: UUID,
+    now: datetime,
+) -> int:
+    """The same for what is no row of the dataset at all: kept as it was sent, under the name AS_SENT.
+
+    Args:
+        unread: in the schema of `model.rows.REJECTED`.
+    """
+    instrument, timeframe = (owner.instrument, owner.timeframe.value) if isinstance(owner, Series) else (owner, None)
+    key = {"symbol": instrument.symbol, "asset_class": instrument.asset_class.value, "timeframe": timeframe}
+    wrapped = unread.with_columns(payload=pl.concat_str(pl.lit(f'{{"{AS_SENT}": '), "payload", pl.lit("}")))
+    return _store(connection, dataset, key, wrapped, source, run_id, now)
+
+
 def _keep(
     connection: Connection,
     dataset: Dataset,
@@ -65,13 +87,32 @@ def _keep(
 ) -> int:
     if rejected.is_empty():
         return 0
-    rows = rejected.select(
-        **{name: pl.lit(value, pl.String) for name, value in owner.items()},
+    named = rejected.select(
         timestamp=pl.col(dataset.time).cast(UTC_MICROS),
-        dataset=pl.lit(dataset.name),
-        source=pl.lit(source),
         rule=pl.col("rules").list.join(", "),
         payload=_payload(dataset, rejected),
+    )
+    return _store(connection, dataset, owner, named, source, run_id, now)
+
+
+def _store(
+    connection: Connection,
+    dataset: Dataset,
+    owner: Mapping[str, str | None],
+    rejected: pl.DataFrame,
+    source: str,
+    run_id: UUID,
+    now: datetime,
+) -> int:
+    if rejected.is_empty():
+        return 0
+    rows = rejected.select(
+        "timestamp",
+        "rule",
+        "payload",
+        **{name: pl.lit(value, pl.String) for name, value in owner.items()},
+        dataset=pl.lit(dataset.name),
+        source=pl.lit(source),
         run_id=pl.lit(str(run_id)),
         created_at=pl.lit(now),
     ).unique(["timestamp", "payload"], keep="first", maintain_order=True)
@@ -127,7 +168,8 @@ def unresolved(database: Database, instrument: Instrument | None, numbers: Seque
     """
     return database.frame(
         "SELECT id, symbol, asset_class, timeframe, source, created_at, payload::text AS payload FROM quarantine "
-        "WHERE dataset = 'candles' AND resolved_at IS NULL AND (%s::text IS NULL OR symbol = %s AND asset_class = %s) "
+        f"WHERE dataset = 'candles' AND resolved_at IS NULL AND NOT payload ? '{AS_SENT}' "
+        "AND (%s::text IS NULL OR symbol = %s AND asset_class = %s) "
         "AND (%s::bigint[] IS NULL OR id = ANY(%s)) ORDER BY symbol, asset_class, timeframe, source, timestamp, id",
         (
             *(
