@@ -71,6 +71,30 @@ def test_decisions_are_numbered_without_repetition() -> None:
         assert re.match(rf"# {int(path.name[:4])}\. \S", path.read_text()), path.name
 
 
+def test_every_decision_names_the_tests_that_hold_it() -> None:
+    for path in sorted((ROOT / "docs" / "decisions").glob("0*.md")):
+        held = re.search(r"^(?:\*\*)?Held by(?:\*\*)? (.*?)\.$", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        assert held, f"{path.name} names no test: end it with **Held by** `tests/….py`."
+        named = re.findall(r"`([^`]+)`", held[1])
+        assert named
+        for name in named:
+            file, _, test = name.partition("::")
+            assert (ROOT / file).is_file(), f"{path.name} names {file}, which there is not"
+            assert not test or f"def {test}" in (ROOT / file).read_text(), f"{path.name}: {file} has no {test}"
+
+
+def test_architecture_says_where_everything_is() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    places = set(re.findall(r"^\| [^|]+ \| `([^`]+)` \|$", text, flags=re.MULTILINE))
+    source = ROOT / "src" / "market_data"
+    assert len(places) > 30
+    assert [place for place in places if not (source / place).exists()] == []
+    rooms = {f"{path.parent.relative_to(source)}/" for path in source.rglob("__init__.py") if path.parent != source}
+    # A room is found when it or something in it is; a provider is found on its shelf.
+    shelf = {room for room in rooms if room.startswith("providers/")} - {"providers/"}
+    assert {room for room in rooms - shelf if not any(place.startswith(room) for place in places)} == set()
+
+
 def test_pins_name_versions_and_no_places() -> None:
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert [pin for pin in pins if not re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9A-Za-z.]+", pin)] == []
