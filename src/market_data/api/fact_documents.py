@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, create_model
 
-from market_data.api.documents import Class, Count, Document, Exact, SymbolName, Time
+from market_data.api.documents import Class, Count, Day, Document, Exact, SymbolName, Time
 from market_data.model.dataset import SERVED, Dataset
 
 
@@ -22,7 +22,8 @@ _EXAMPLES: Final[dict[str, Any]] = {
     "fiscal_quarter": 3, "eps_estimate": 1.77, "eps_actual": 1.85, "contract": "AAPL261218C00200000",
     "option_type": "call", "expiration": "2026-12-18", "strike": 200, "iv": 0.25, "delta": 0.55, "news_id": "8a41f2",
     "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1, "period": "5m",
-    "kind": "global_accounts", "rate_type": "Regular", "side": "long", "liquidation_id": "1772323200000-1",
+    "kind": "global_accounts", "rate_type": "Regular", "side": "long", "correction": 0,
+   "liquidation_id": "1772323200000-1",
 }  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
@@ -37,7 +38,9 @@ def fact_row(dataset: Dataset) -> type[BaseModel]:
         required = dataset.record.model_fields[name].is_required()
         fields[name] = (kind if required else kind | None, ...)
     fields["source"] = (str, ...)
-    if dataset.versioned:
+    if dataset.of_contracts:
+        fields |= {"contract": (str, ...), "contract_id": (int, ...), "day": (Day, ...), "number": (int, ...)}
+    else:
         fields |= {"known_from": (Time, ...), "revision": (int, ...)}
     given = {name: field.examples[0] for name, field in dataset.record.model_fields.items() if field.examples}
     for name, example in (_EXAMPLES | given).items():

@@ -44,7 +44,7 @@ class Dataset:
         stored_as: the table its facts are in, where that is called otherwise.
         about: what its door in the interface says; empty for what has doors of its own.
         names: the column with the symbols of all instruments a row belongs to; None where it belongs to one.
-        versioned: whether a source amends rows by a further version with its own `known_from`.
+        of_contracts: whether its rows are of a contract, told apart by the venue's number within the UTC day.
         lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
         partition: the length of a partition of its table; None for one table without.
         backfill: how its past is filled; None where no source tells it.
@@ -58,7 +58,7 @@ class Dataset:
     stored_as: str | None = None
     about: str = ""
     names: str | None = None
-    versioned: bool = True
+    of_contracts: bool = False
     lasting: frozenset[str] = frozenset()
     partition: Literal["day", "quarter", "year"] | None = None
     backfill: Backfill | None = None
@@ -80,6 +80,11 @@ class Dataset:
         return self.schema[self.time] == pl.Date
 
     @property
+    def versioned(self) -> bool:
+        """Whether an amended row is a further version with its own `known_from`; what a venue numbers is not."""
+        return not self.of_contracts
+
+    @property
     def observed(self) -> bool:
         """Whether its rows are values on a clock of their own, which candles are derived from."""
         return issubclass(self.record, records.Observation)
@@ -87,11 +92,15 @@ class Dataset:
     @property
     def order(self) -> tuple[str, ...]:
         """The columns stored rows are sorted by: no two agree in all of them, and none is ever absent."""
+        if self.of_contracts:
+            return ("contract_id", "day", "number")
         return ("source", *sorted(self.key, key=lambda name: name != self.time))
 
     @property
     def stored(self) -> tuple[str, ...]:
         """Its columns and where each row came from."""
+        if self.of_contracts:
+            return (*self.schema, "source", "contract", *self.order)
         return (*self.schema, "source", *(("known_from", "revision") if self.versioned else ()))
 
     @cached_property
@@ -152,12 +161,20 @@ CANDLES: Final = Dataset(
     backfill=Backfill(name="candles", days=365, asset_classes=EVERYTHING, schedule=None),
 )  # fmt: skip
 TRADES: Final = Dataset(
-    "trades", records.Trade, ("timestamp", "trade_id"), versioned=False, partition="day",
-    about="Trades of [start, end), by source and time.",
+    "trades", records.Trade, ("timestamp", "trade_id"), of_contracts=True, partition="day",
+    about="Trades of [start, end), by contract and number, as they were made.",
+    backfill=Backfill(
+        name="trades", days=2, chunk=timedelta(days=1), asset_classes=EVERYTHING, recent=timedelta(hours=1),
+        schedule=None,
+    ),
 )  # fmt: skip
 QUOTES: Final = Dataset(
-    "quotes", records.Quote, ("timestamp", "sequence"), versioned=False, partition="day",
-    about="Best bids and asks of [start, end), by source and time.",
+    "quotes", records.Quote, ("timestamp", "sequence"), of_contracts=True, partition="day",
+    about="Best bids and asks of [start, end), by contract and number.",
+    backfill=Backfill(
+        name="quotes", days=1, chunk=timedelta(hours=6), asset_classes=EVERYTHING, recent=timedelta(hours=1),
+        schedule=None,
+    ),
 )  # fmt: skip
 OPEN_INTEREST: Final = Dataset(
     "open_interest", records.OpenInterest, ("timestamp",), backfill=_DERIVATIVES,

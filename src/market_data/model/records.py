@@ -54,6 +54,8 @@ class Trade(Record):
     """Who crossed the spread; None where the source does not say."""
     venue: str | None = None
     conditions: tuple[str, ...] | None = None
+    correction: int | None = None
+    """The tape's indicator: 1 corrected, 7 in error, 8 cancelled; 10, 11 and 12 only say so of another trade."""
 
 
 class Quote(Record):

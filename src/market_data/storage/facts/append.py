@@ -12,9 +12,11 @@ from uuid import UUID
 
 import polars as pl
 
+from market_data.model.contract import Contract
 from market_data.model.dataset import UTC_MICROS, Dataset
 from market_data.model.instrument import Instrument
 from market_data.model.timeframe import TimeRange
+from market_data.storage.facts.ticks import store_ticks, unlisted
 from market_data.storage.series.present import Counts, plain_text
 from market_data.storage.server.database import Database
 from market_data.storage.server.partitions import PARTITIONED, ensure_partitions
@@ -30,6 +32,8 @@ class Appended:
 
     counts: Counts
     changed: pl.DataFrame
+    refused: pl.DataFrame | None = None
+    """Rows that bear the number of another one; counted as rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,8 @@ class Provenance:
     source: str
     now: datetime
     run_id: UUID
+    contract: Contract | None = None
+    """Whose rows they are, for datasets of contracts; None where the source has no list."""
 
 
 def lock_facts(connection: Connection, dataset: Dataset, instrument: Instrument) -> None:
@@ -64,6 +70,11 @@ def append(
     Returns:
         inserted: keys this source had not given before; updated: keys whose values it amended; unchanged: the rest.
     """
+    if dataset.of_contracts:
+        contract = origin.contract or unlisted(instrument, origin.source)
+        # The archive and the interface of a provider tell of the same rows.
+        stored = store_ticks(connection, dataset, contract, frame, origin.source.partition(":")[0], origin.now)
+        return Appended(stored.counts, dataset.empty(), stored.collided)
     rows = _without_null_lists(dataset, dataset.conform(frame))
     if "component" in dataset.key:
         rows = rows.with_columns(pl.col("component").fill_null(1))
@@ -78,11 +89,10 @@ def append(
     if dataset.withdrawable:
         # Told again after it was taken back: a new version, whatever it says.
         same &= ~pl.col("withdrawn").fill_null(value=False)
-    stays = same if dataset.versioned else pl.lit(value=True)
     judged = joined.with_columns(
         verdict=pl.when(~found)
         .then(pl.lit("inserted"))
-        .when(stays)
+        .when(same)
         .then(pl.lit("unchanged"))
         .otherwise(pl.lit("updated"))
     )
@@ -115,11 +125,10 @@ def _known(
         where.append(f"{dataset.time} BETWEEN %s AND %s")
         parameters += [rows[dataset.time].min(), rows[dataset.time].max()]
     key, columns = ", ".join(dataset.order), ", ".join(dataset.schema)
-    versions = ("known_from, revision", ", known_from DESC") if dataset.versioned else ("1 AS revision", "")
     columns += ", withdrawn" if dataset.withdrawable else ""
     known = database.frame(
-        f"SELECT DISTINCT ON ({key}) {columns}, {versions[0]} FROM {dataset.table} "
-        f"WHERE {' AND '.join(where)} ORDER BY {key}{versions[1]}",
+        f"SELECT DISTINCT ON ({key}) {columns}, known_from, revision FROM {dataset.table} "
+        f"WHERE {' AND '.join(where)} ORDER BY {key}, known_from DESC",
         parameters,
     )
     return known.with_columns(pl.col(name).cast(dtype) for name, dtype in dataset.schema.items())
@@ -136,12 +145,14 @@ def _write(
 ) -> None:
     if changed.is_empty():
         return
-    columns: dict[str, pl.Expr] = {"source": pl.lit(origin.source), "run_id": pl.lit(str(origin.run_id))}
-    if dataset.versioned:
-        # A version is younger than the one before it even when a clock stands still or steps back.
-        after = pl.col("known_from") + pl.duration(microseconds=1)
-        columns["known_from"] = pl.max_horizontal(pl.lit(origin.now).cast(UTC_MICROS), after)
-        columns["revision"] = pl.col("revision").fill_null(0) + 1
+    # A version is younger than the one before it even when a clock stands still or steps back.
+    after = pl.col("known_from") + pl.duration(microseconds=1)
+    columns: dict[str, pl.Expr] = {
+        "source": pl.lit(origin.source),
+        "run_id": pl.lit(str(origin.run_id)),
+        "known_from": pl.max_horizontal(pl.lit(origin.now).cast(UTC_MICROS), after),
+        "revision": pl.col("revision").fill_null(0) + 1,
+    }
     if dataset.names is None:
         columns["symbol"] = pl.lit(instrument.symbol)
         columns["asset_class"] = pl.lit(instrument.asset_class.value)

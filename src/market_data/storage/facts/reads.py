@@ -12,10 +12,12 @@ import polars as pl
 from market_data.model.dataset import SERVED, Dataset
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import TimeRange
+from market_data.storage.facts.ticks import contracts_of
 from market_data.storage.server.database import Database
 
 Conditions = list[tuple[str, Sequence[Any]]]
 _DAY: Final = timedelta(days=1)
+_WHOSE: Final = "JOIN tick_sources o USING (contract_id) JOIN contracts c USING (contract_id)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +82,15 @@ def fact_pages(database: Database, query: FactQuery, rows: int, limit: int | Non
 def holding(database: Database, symbol: str, asset_class: AssetClass | None = None) -> list[AssetClass]:
     """The asset classes under which any facts of a symbol are stored, stocks first."""
     classes = list(AssetClass) if asset_class is None else [asset_class]
-    tables = [dataset.table for dataset in SERVED if dataset.names is None]
+    tables = [dataset.table for dataset in SERVED if dataset.names is None and not dataset.of_contracts]
     owned = " OR ".join(
-        f"EXISTS (SELECT FROM {table} f WHERE f.symbol = %s AND f.asset_class = c.name)" for table in tables
+        f"EXISTS (SELECT FROM {table} f WHERE f.symbol = %(symbol)s AND f.asset_class = c.name)" for table in tables
     )
     rows = database.rows(
-        f"SELECT c.name FROM unnest(%s::text[]) WITH ORDINALITY AS c (name, place) WHERE {owned} ORDER BY c.place",
-        [[each.value for each in classes], *[symbol] * len(tables)],
+        f"SELECT c.name FROM unnest(%(classes)s::text[]) WITH ORDINALITY AS c (name, place) WHERE {owned} OR EXISTS ("
+        "SELECT FROM tick_sources JOIN contracts k USING (contract_id) WHERE %(symbol)s IN (k.symbol, k.base) "
+        "AND k.asset_class = c.name) ORDER BY c.place",
+        {"classes": [each.value for each in classes], "symbol": symbol},
     )
     found = [AssetClass(row["name"]) for row in rows]
     if found or not any(_named(database, dataset, symbol) for dataset in SERVED if dataset.names is not None):
@@ -110,10 +114,10 @@ def _newest(query: FactQuery, after: Sequence[Any] | None = None) -> tuple[str, 
     fixed, changeable = _conditions(query)
     if after is not None:
         fixed.append((f"({', '.join(dataset.order)}) > ({', '.join(['%s'] * len(after))})", after))
-    columns = ", ".join(dataset.stored)
-    if not dataset.versioned:
+    if dataset.of_contracts:
         where, parameters = _joined([*fixed, *changeable])
-        return f"SELECT {columns} FROM {dataset.table}{where}", parameters
+        return f"SELECT {_tick_columns(dataset)} FROM {dataset.table} f {_WHOSE}{where}", parameters
+    columns = ", ".join(dataset.stored)
     if query.as_of is not None:
         fixed.append(("known_from <= %s", [query.as_of]))
     key = ", ".join(dataset.order)
@@ -132,7 +136,12 @@ def _conditions(query: FactQuery) -> tuple[Conditions, Conditions]:
     dataset, instrument = query.dataset, query.instrument
     fixed: Conditions = []
     changeable: Conditions = []
-    if dataset.names is not None:
+    if dataset.of_contracts:
+        inner, parameters = contracts_of(instrument)
+        fixed.append((f"contract_id = ANY(ARRAY({inner})) AND o.dataset = %s", [*parameters, dataset.name]))
+        if query.span is not None:
+            fixed.append(("day >= %s AND day <= %s", [query.span.start.date(), query.span.end.date()]))
+    elif dataset.names is not None:
         key, named = ", ".join(dataset.order), f"{dataset.names} @> ARRAY[%s]"
         fixed.append((f"({key}) IN (SELECT {key} FROM {dataset.table} WHERE {named})", [instrument.symbol]))
         changeable.append((named, [instrument.symbol]))
@@ -156,6 +165,16 @@ def bounds_of(dataset: Dataset, span: TimeRange) -> tuple[datetime, datetime] | 
 
 def _day_from(moment: datetime) -> date:
     return moment.date() if moment.timetz().replace(tzinfo=None) == time() else moment.date() + _DAY
+
+
+def _tick_columns(dataset: Dataset) -> str:
+    looked_up = {
+        "trade_id": "coalesce(f.trade_id, f.number::text) AS trade_id",
+        "source": "source",
+        "contract": "c.symbol AS contract",
+        "contract_id": "contract_id",
+    }
+    return ", ".join(looked_up.get(name, f"f.{name}") for name in dataset.stored)
 
 
 def _joined(conditions: Conditions) -> tuple[str, list[Any]]:

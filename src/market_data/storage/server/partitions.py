@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from psycopg import sql
@@ -21,10 +21,13 @@ PARTITIONED: Final[dict[str, str]] = {
     "trades_raw": "day",
 }
 
+# Partitioned by a column of days, not of moments.
+_OF_DAYS: Final = frozenset(dataset.table for dataset in DATASETS.values() if dataset.of_contracts)
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition: [start, end) of the partitioned table's time column."""
+    """One partition: [start, end) of the column its table is partitioned by, a moment or a day."""
 
     table: str
     name: str
@@ -88,9 +91,13 @@ def _make(connection: Connection, partition: Partition) -> None:
     )
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-            table, name, sql.Literal(partition.start), sql.Literal(partition.end)
+            table, name, *(sql.Literal(_bound(partition.table, moment)) for moment in (partition.start, partition.end))
         )
     )
+
+
+def _bound(table: str, moment: datetime) -> datetime | date:
+    return moment.date() if table in _OF_DAYS else moment
 
 
 def _partition_at(table: str, moment: datetime) -> Partition:

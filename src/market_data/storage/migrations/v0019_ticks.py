@@ -1,0 +1,11 @@
+"""Schema revision 0019: the statements are in the SQL file beside."""
+
+from market_data.storage.server.migration_files import apply_sql
+
+revision = "0019"
+down_revision = "0018"
+
+
+def upgrade() -> None:
+    """Run the SQL file of the same name."""
+    apply_sql(__file__)
