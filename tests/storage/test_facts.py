@@ -11,7 +11,7 @@ import polars as pl
 import psycopg
 import pytest
 
-from market_data.model.dataset import DIVIDENDS, EARNINGS, FUNDING_RATES, NEWS, OPTIONS, SERVED, TRADES, Dataset
+from market_data.model.dataset import DIVIDENDS, EARNINGS, FUNDING_RATES, NEWS, OPTIONS, SERVED, Dataset
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import TimeRange
 from market_data.storage.facts.append import Appended, Provenance, append, lock_facts, prepare_fact_partitions
@@ -91,21 +91,6 @@ def test_of_rows_with_one_key_the_first_counts(database: Database) -> None:
     added = add(database, FUNDING_RATES, BTC, [rate | {"rate": Decimal(1)}, rate | {"rate": Decimal(2)}])
     assert added.counts == Counts(inserted=1, rejected=1)
     assert newest_versions(database, FUNDING_RATES, BTC)["rate"].to_list() == [Decimal(1)]
-
-
-def test_trades_are_stored_once_in_partitions_of_their_day(database: Database) -> None:
-    trade = {
-        "timestamp": MONDAY,
-        "trade_id": "7",
-        "price": Decimal("61234.5"),
-        "size": Decimal("0.001"),
-        "conditions": ["1", "2"],
-    }
-    prepare_fact_partitions(database, TRADES, TimeRange(MONDAY, MONDAY + timedelta(hours=1)))
-    assert add(database, TRADES, BTC, [trade]).counts == Counts(inserted=1)
-    assert add(database, TRADES, BTC, [trade]).counts == Counts(unchanged=1)
-    stored = newest_versions(database, TRADES, BTC)
-    assert stored.select("trade_id", "price", "conditions").rows() == [("7", Decimal("61234.5"), ["1", "2"])]
 
 
 def test_news_is_found_by_every_symbol_it_names(database: Database) -> None:

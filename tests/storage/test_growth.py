@@ -24,9 +24,9 @@ def put_trades(database: Database, *days: int) -> None:
         with database.transaction() as connection:
             ensure_partitions(connection, "trades", moment, moment + timedelta(hours=1))
             connection.execute(
-                "INSERT INTO trades (symbol, asset_class, source, timestamp, trade_id, price, size) "
-                "VALUES ('BTC', 'crypto', 'binance', %s, '1', 1.000000000000000001, 12345678901234567890.5)",
-                [moment],
+                "INSERT INTO trades (contract_id, day, number, timestamp, price, size) "
+                "VALUES (1, %s, 1, %s, 1.000000000000000001, 12345678901234567890.5)",
+                [moment.date(), moment],
             )
 
 

@@ -39,13 +39,15 @@ def fact_row(dataset: Dataset) -> type[BaseModel]:
         fields[name] = (kind if required else kind | None, ...)
     fields["source"] = (str, ...)
     if dataset.of_contracts:
-        fields |= {"contract": (str, ...), "contract_id": (int, ...), "day": (Day, ...), "number": (int, ...)}
+        fields |= {"contract_id": (int, ...), "day": (Day, ...), "number": (int, ...)}
     else:
         fields |= {"known_from": (Time, ...), "revision": (int, ...)}
     given = {name: field.examples[0] for name, field in dataset.record.model_fields.items() if field.examples}
     for name, example in (_EXAMPLES | given).items():
         if name in fields:
             fields[name] = (fields[name][0], Field(examples=[example]))
+    if dataset.of_contracts:
+        fields["contract"] = (str, Field(examples=["BTC/USDT:USDT"]))
     return create_model(f"{dataset.record.__name__}Row", __base__=MadeDocument, **fields)
 
 

@@ -46,6 +46,8 @@ from market_data.storage.work.quarantine import quarantine_facts, quarantine_unr
 log = structlog.get_logger()
 # An observation counts for candles until it is stale; the features' own history comes on top.
 REACH: Final = LATEST + timedelta(days=1)
+# What a row is refused for that bears the number of another one.
+NUMBER_TAKEN: Final = "number_taken"
 
 
 @dataclass(slots=True)
@@ -148,9 +150,13 @@ class Collector:
             lock_facts(connection, dataset, instrument)
             # Only now: a writer that waited must not date what it tells before what it waited for.
             now = self.clock()
-            origin = Provenance(source=page.source, now=now, run_id=run_id)
+            origin = Provenance(source=page.source, now=now, run_id=run_id, contract=page.contract)
             appended = append(connection, self.database, dataset, instrument, accepted, origin)
-            quarantine_facts(connection, dataset, instrument, checked.rejected, page.source, run_id, now)
+            refused = checked.rejected
+            if appended.refused is not None:
+                named = appended.refused.with_columns(rules=pl.lit([NUMBER_TAKEN], pl.List(pl.String)))
+                refused = pl.concat([refused, named.select(refused.columns)])
+            quarantine_facts(connection, dataset, instrument, refused, page.source, run_id, now)
             quarantine_unread(connection, dataset, instrument, page.rejected, page.source, run_id, now)
             # Told twice in one answer: the same row, and counted as such.
             repeated = checked.repeated + page.frame.height - frame.height
