@@ -97,7 +97,7 @@ def test_what_is_tracked_anew_is_filled_at_once_and_no_second_time(program: Prog
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["backfill", "weather"], "valid: candles, dividends"),
+        (["backfill", "weather"], "valid: candles, trades, quotes, derivatives"),
         (["backfill", "dividends", "--symbol", "BTC", "-a", "crypto"], "dividends are of etf, stock"),
         (["backfill", "news", "-t", "1h"], "news have no timeframes"),
         (["jobs", "17"], "not the id of a job"),

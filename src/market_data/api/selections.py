@@ -217,7 +217,7 @@ class Facts:
             frames = fact_pages(self.served.database, self.query, CHUNK_ROWS, self.limit)
             return download(form, frames, f"{quote(instrument.symbol)}-{name}", headers)
         limit = json_limit(self.limit)
-        after = None if self.cursor is None else decoded(self.cursor, self._order_types())
+        after = None if self.cursor is None else decoded(self.cursor, self.query.dataset.order_types)
         rows = fact_page(self.served.database, self.query, after, limit + 1)
         more, rows = rows.height > limit, rows.head(limit)
         lead = {
@@ -230,6 +230,3 @@ class Facts:
         found = page(lead, name, rows, headers)
         found.headers["ETag"] = tag = tag_of(bytes(found.body))
         return Response(status_code=304, headers={**headers, "ETag": tag}) if known(tag, if_none_match) else found
-
-    def _order_types(self) -> list[pl.DataType]:
-        return [self.query.dataset.schema.get(name, pl.String()) for name in self.query.dataset.order]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from market_data.model.instrument import Instrument
     from market_data.model.timeframe import Timeframe
 
-NAMES = "candles, dividends, earnings, splits, options-iv, news, derivatives"
+NAMES = "candles, trades, quotes, dividends, earnings, splits, options-iv, news, derivatives"
 
 
 def backfill(

@@ -97,6 +97,12 @@ class Dataset:
         return ("source", *sorted(self.key, key=lambda name: name != self.time))
 
     @property
+    def order_types(self) -> list[pl.DataType]:
+        """The types of these columns."""
+        beside = {"contract_id": pl.Int64(), "day": pl.Date(), "number": pl.Int64()} if self.of_contracts else {}
+        return [beside.get(name) or self.schema.get(name, pl.String()) for name in self.order]
+
+    @property
     def stored(self) -> tuple[str, ...]:
         """Its columns and where each row came from."""
         if self.of_contracts:
