@@ -1,9 +1,9 @@
-"""Schema revision 0019: the statements are in the SQL file beside."""
+"""Schema revision 0020: the statements are in the SQL file beside."""
 
 from market_data.storage.server.migration_files import apply_sql
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 
 
 def upgrade() -> None:
