@@ -17,6 +17,8 @@ from market_data.client.job import Job
 from market_data.client.transport import TIMEOUT, ApiError, Transport
 from market_data.model.dataset import DATASETS, SERVED
 from market_data.model.errors import UsageError
+from market_data.model.text import fault_of_key
+from market_data.transport.surroundings import Surroundings
 
 __all__ = ["ApiError", "MarketData"]
 
@@ -31,12 +33,20 @@ class MarketData(Facts):
     Args:
         url: where the server is.
         key: an API key; not needed on the server's own machine while no key exists.
+
+    Raises:
+        UsageError: when the key cannot be one.
+        ConfigError: when the environment names a proxy or certificates that are none.
     """
 
     def __init__(self, url: str = DEFAULT_URL, key: str | None = None) -> None:
+        if key and (fault := fault_of_key(key)):
+            raise UsageError(fault)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._closing = ExitStack()
-        self._transport = Transport(httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT))
+        self._transport = Transport(
+            httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, **Surroundings.read().arguments(url))
+        )
         self._closing.callback(self._transport.close)
 
     @classmethod

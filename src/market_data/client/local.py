@@ -51,7 +51,8 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
         path = folder / "api"
         stack.enter_context(_listening(create_api(served), path))
         transport = httpx.HTTPTransport(uds=str(path))
-        yield stack.enter_context(httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT))
+        client = httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT, trust_env=False)
+        yield stack.enter_context(client)
 
 
 def _keep_quiet() -> None:

@@ -21,6 +21,7 @@ from market_data.model.errors import (
     UnknownInstrument,
     UsageError,
 )
+from market_data.transport.surroundings import Surroundings
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 ATTEMPTS: Final = 4
@@ -73,6 +74,11 @@ class Transport:
         assert isinstance(found, pl.DataFrame)
         return found
 
+    def _where(self) -> str:
+        url = self._client.base_url
+        proxy = Surroundings.read().proxy_for(str(url))
+        return f"{url.host}:{url.port}" + ("" if proxy is None else f" by way of the proxy of {proxy.name}")
+
     def _ask(self, method: str, path: str, parameters: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         given = {name: value for name, value in parameters.items() if value is not None}
         for attempt in range(1, ATTEMPTS + 1):
@@ -82,8 +88,9 @@ class Transport:
                 answer = self._client.request(method, path, params=given, headers=headers)
             except httpx.TransportError as error:
                 if last:
-                    where = f"{self._client.base_url.host}:{self._client.base_url.port}"
-                    raise ConnectionLost(f"No answer from {where} ({type(error).__name__}): does it run?") from error
+                    raise ConnectionLost(
+                        f"No answer from {self._where()} ({type(error).__name__}): does it run?"
+                    ) from error
                 time.sleep(_pause(attempt, None))
                 continue
             if answer.is_success:
@@ -104,7 +111,8 @@ def _unpacked(answer: httpx.Response) -> bytes:
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:
-    asked = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+    told = retry_after is not None and retry_after.isascii() and retry_after.isdigit()
+    asked = float(retry_after[:9]) if retry_after is not None and told else 0.0
     wait: float = max(asked, PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
     return min(wait, LONGEST_PAUSE_SECONDS)
 

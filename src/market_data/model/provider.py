@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from market_data.model.contract import Contract
 from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.rows import none_rejected
+from market_data.model.text import fault_of_key
 from market_data.model.timeframe import Timeframe
 
 
@@ -27,11 +29,11 @@ class ProviderSettings(BaseModel):
     enabled: bool = True
     """Whether the provider is asked at all."""
     requests_per_minute: float = Field(default=60, gt=0)
-    """Our own limit, kept under the source's and shared by all tasks of a process."""
+    """Our own limit, kept under the source's and shared by all processes of an installation."""
     timeout_seconds: float = Field(default=30, gt=0)
     """Longest wait for one answer, all of it."""
     max_response_bytes: int = Field(default=256 * 2**20, gt=0)
-    """Longest answer read, unpacked; a longer one is refused as malformed."""
+    """Longest answer read, unpacked; a longer one is refused as malformed. JSON is allowed less: 16 to 64 MiB."""
     rate_window_seconds: float = Field(default=60, gt=0)
     """The window the limit is counted in: a short one spreads requests evenly, a long one allows bursts."""
     max_retries: int = Field(default=3, ge=0)
@@ -42,6 +44,17 @@ class ProviderSettings(BaseModel):
     """Failed requests in a row after which the source is left alone."""
     breaker_seconds: float = Field(default=300, ge=0)
     """How long it is left alone."""
+
+    @field_validator("*")
+    @classmethod
+    def _check_key(cls, value: Any) -> Any:
+        """Where it is read, so that no library is given what it would quote in an error."""
+        if not isinstance(value, SecretStr):
+            return value
+        key = value.get_secret_value().strip()
+        if fault := fault_of_key(key):
+            raise PydanticCustomError("key", "{fault}", {"fault": fault})
+        return SecretStr(key)
 
     @property
     def requests_per_window(self) -> tuple[float, float]:

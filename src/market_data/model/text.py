@@ -18,6 +18,7 @@ _HARMFUL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _ELLIPSIS: Final = "…"
+QUOTES: Final = "\"'`“”‘’"
 
 
 def cleaned(text: str, longest: int = LONGEST_TEXT) -> str:
@@ -66,3 +67,14 @@ def _members(brackets: str, members: Iterable[str], longest: int) -> str:
             return f"{written}{_ELLIPSIS}{brackets[1]}"
         written += ("" if written == brackets[0] else ", ") + member
     return written + brackets[1]
+
+
+def fault_of_key(key: str) -> str | None:
+    """What is wrong with a key that is to travel in a header, None when nothing is; never with the key itself."""
+    if key[:1] in QUOTES or key[-1:] in QUOTES:
+        return "the key is wrapped in quotes: leave them out"
+    if any(letter.isspace() or not letter.isprintable() for letter in key):
+        return "the key holds a blank, a line break or a control character: was more copied than the key?"
+    if not key.isascii():
+        return "the key holds a letter beyond ASCII: was it copied from formatted text?"
+    return None

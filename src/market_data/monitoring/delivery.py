@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from pydantic_core import to_jsonable_python
 
 from market_data.model.errors import ConfigError
+from market_data.transport.surroundings import Surroundings
 
 SEND_SECONDS: Final = 5.0
 SETTING: Final = "monitoring.notifications.urls"
@@ -70,9 +71,12 @@ class Webhook:
                 "alerts": message.alerts,
             }
         )
+        url = self._url.get_secret_value()
         try:
-            answer = httpx.post(self._url.get_secret_value(), json=document, timeout=SEND_SECONDS)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            answer = httpx.post(url, json=document, timeout=SEND_SECONDS, **Surroundings.read().arguments(url))
+        except ConfigError as error:
+            return str(error)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             # Its words may repeat the address.
             return type(error).__name__
         return None if answer.is_success else f"answered {answer.status_code}"

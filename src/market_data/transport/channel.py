@@ -91,6 +91,7 @@ class Channel:
         *,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        most_bytes: int | None = None,
     ) -> Response:
         """The answer to a GET, tried again on transient errors within the deadline.
 
@@ -99,6 +100,7 @@ class Channel:
             dialect: how to read the answer's status.
             params: query parameters; those that are None are left out.
             headers: more header fields.
+            most_bytes: longest answer read, where it is another than the channel's.
 
         Raises:
             MarketDataError: as `dialect.classify` says; ConnectionLost and MalformedPayload for what went wrong on
@@ -111,7 +113,7 @@ class Channel:
             params={name: str(value) for name, value in (params or {}).items() if value is not None},
             headers=dict(headers or {}),
             timeout_seconds=self._settings.timeout_seconds,
-            max_bytes=self._most_bytes,
+            max_bytes=min(most_bytes or self._most_bytes, self._settings.max_response_bytes),
         )
         passage = _Passage()
         try:

@@ -17,8 +17,8 @@ from market_data.transport.gate import Gate
 from market_data.transport.ledger import Clock, Key, Ledger, LocalLedger, Rate
 from market_data.transport.senders import BrowserSender, HttpxSender, Request, Response, Sender
 
-# JSON grows to many times its size when it is read; no list of instruments comes near this.
-JSON_BYTES: Final = 64 * 2**20
+# JSON grows to many times its size when it is read: no page of rows comes near this.
+JSON_BYTES: Final = 16 * 2**20
 MINUTE: Final = 60.0
 
 
@@ -95,7 +95,7 @@ class Http:
                 slow_key=slow_key,
             ),
             self._send,
-            most_bytes=min(most_bytes, self.settings.max_response_bytes),
+            most_bytes=most_bytes,
             passing=self._time,
         )
         return self.channels[key.channel]

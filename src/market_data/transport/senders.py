@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 import zlib
 from collections.abc import AsyncIterator, Mapping
@@ -24,6 +25,7 @@ INFLATE_STEP_BYTES = 2**20
 # More digits than any moment or span has; a float takes them.
 LONGEST_NUMBER = 18
 SECRET_LETTERS = 6
+LONGEST_REFUSAL = 2**16
 # libcurl's CURL_WRITEFUNC_ERROR: ends the transfer.
 WRITE_REFUSED = 0xFFFFFFFF
 
@@ -76,6 +78,14 @@ class Response:
         """The number a header holds, of digits and one point; None for anything else."""
         text = self.headers.get(name, "").strip()
         return float(text[:LONGEST_NUMBER]) if text.isascii() and text.replace(".", "", 1).isdigit() else None
+
+    @property
+    def refusal(self) -> Any:
+        """What the body of a refusal says, decoded; None when that is no JSON, or longer than any refusal."""
+        try:
+            return json.loads(self.body) if len(self.body) <= LONGEST_REFUSAL else None
+        except (ValueError, RecursionError):
+            return None
 
     def excerpt(self, length: int = 200) -> str:
         """The start of the body as printable text on one line, for messages."""

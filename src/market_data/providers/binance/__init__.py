@@ -143,5 +143,5 @@ class Binance(Provider):
 
     async def _instruments(self) -> AsyncIterator[Page]:
         for market in (USD_M, SPOT_MARKET):
-            response = await self._client.get(market, "/exchangeInfo")
+            response = await self._client.instruments(market)
             yield self._client.page(listed_rows(response.body, market), market.source, response)

@@ -39,6 +39,8 @@ FUNDING_RATE = Rate(500, FIVE_MINUTES)
 # The archive is a bucket without a published limit; a month of a coin's trades is a file of hundreds of megabytes.
 ARCHIVE_RATE = Rate(1200, 60.0)
 ARCHIVE_BYTES = 2**30
+# The spot market's list of instruments was 20 MB in 2026.
+LIST_BYTES = 64 * 2**20
 MARKETS = (USD_M, SPOT_MARKET)
 MARKETS = (USD_M, SPOT_MARKET)
 # With this share of a minute's weight left, pages may be large: fifty coins' year of hours then fits into a minute.
@@ -100,7 +102,7 @@ class Client:
         async with self._listing_locks[market.venue]:
             known = self._lists.get(market.venue)
             if known is None or known[0] < datetime.now(UTC) - INSTRUMENTS_FRESH:
-                response = await self.get(market, "/exchangeInfo")
+                response = await self.instruments(market)
                 known = (response.fetched_at, parse_contracts(response.body))
                 self._weights[market.venue] = parse_weight_limit(response.body) or market.weight
                 self._lists[market.venue] = known
@@ -119,6 +121,11 @@ class Client:
         """An answer of one of the markets."""
         return await self._get(self._channels[market.venue], market, path, params)
 
+    async def instruments(self, market: Market) -> Response:
+        """A market's list of all its instruments."""
+        url = f"{self._address(market)}/exchangeInfo"
+        return await self._channels[market.venue].get(url, self._dialect(market), most_bytes=LIST_BYTES)
+
     async def get_funding(self, path: str, **params: object) -> Response:
         """An answer of the futures market's funding, whose requests are counted apart."""
         return await self._get(self._funding, USD_M, path, params)
@@ -130,11 +137,14 @@ class Client:
         url = f"{self.settings.rest_url.rstrip('/')}/futures/data{path}"
         return await self._statistics.get(url, UNCOUNTED, params=params, headers=headers)
 
-    async def _get(self, channel: Channel, market: Market, path: str, params: dict[str, object]) -> Response:
+    def _address(self, market: Market) -> str:
         address = self.settings.rest_url if market is USD_M else self.settings.spot_rest_url
+        return f"{address.rstrip('/')}{market.path}"
+
+    async def _get(self, channel: Channel, market: Market, path: str, params: dict[str, object]) -> Response:
         counted = channel is self._channels[market.venue]
         how = self._dialect(market) if counted else UNCOUNTED
-        return await channel.get(f"{address.rstrip('/')}{market.path}{path}", how, params=params)
+        return await channel.get(f"{self._address(market)}{path}", how, params=params)
 
     async def get_file(self, path: str) -> Response | None:
         """A file of the archive; None where there is none, or not yet."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Final
@@ -83,11 +82,10 @@ def classify_file(response: Response) -> MarketDataError | None:
 
 
 def _code_and_text(response: Response) -> tuple[int | None, str]:
-    try:
-        answer = json.loads(response.body)
-        return int(answer["code"]), str(answer.get("msg", ""))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+    answer = response.refusal
+    if not isinstance(answer, dict) or not isinstance(answer.get("code"), int):
         return None, response.excerpt()
+    return answer["code"], str(answer.get("msg", ""))
 
 
 def dialect(allowed: Callable[[], float]) -> Dialect:

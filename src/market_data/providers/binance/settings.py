@@ -11,7 +11,7 @@ class BinanceSettings(ProviderSettings):
     """Settings of the provider `binance`."""
 
     requests_per_minute: float = Field(default=1200, gt=0)
-    """Our own limit, kept under the source's and shared by all tasks of a process."""
+    """Our own limit, kept under the source's and shared by all processes of an installation, for each of the hosts."""
     rest_url: str = "https://fapi.binance.com"
     """USD-M futures."""
     spot_rest_url: str = "https://data-api.binance.vision"

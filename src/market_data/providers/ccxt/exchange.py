@@ -30,6 +30,8 @@ from market_data.transport.senders import Response
 
 NAME: Final = "ccxt"
 ROWS = 500
+# The library asks some exchanges for all their instruments at once.
+LIST_BYTES: Final = 64 * 2**20
 # Names in the library's tree of errors, from the leaves up, and ours.
 ERRORS: Final[tuple[tuple[str, type[MarketDataError]], ...]] = (
     ("BadSymbol", UnknownInstrument),
@@ -68,7 +70,7 @@ class Exchange:
 
     def __init__(self, settings: CcxtSettings, http: Http) -> None:
         self.settings = settings
-        self._channel = http.channel()
+        self._channel = http.channel(most_bytes=LIST_BYTES)
         self.last: Response | None = None
 
     @property

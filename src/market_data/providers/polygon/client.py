@@ -19,6 +19,8 @@ from market_data.transport.senders import Response
 NAME = "polygon"
 NO_KEY = "no key: set POLYGON_API_KEY to ask Massive (Polygon.io)"
 MOST_PAGES = 10_000
+# A page of 50,000 quotes is 15 MB.
+PAGE_BYTES = 32 * 2**20
 
 
 class Client:
@@ -26,7 +28,7 @@ class Client:
 
     def __init__(self, settings: PolygonSettings, http: Http) -> None:
         self._settings = settings
-        self._channel = http.channel()
+        self._channel = http.channel(most_bytes=PAGE_BYTES)
         self._listings: dict[Instrument, Listing] = {}
         # One per instrument: a slow look-up keeps nobody from what is known.
         self._listing_locks = defaultdict[Instrument, asyncio.Lock](asyncio.Lock)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final
+from typing import Final
 
 from market_data.model.errors import (
     BadCredentials,
@@ -66,12 +65,10 @@ def _hidden(response: Response) -> MarketDataError | None:
 
 
 def _text(response: Response) -> str:
-    try:
-        answer: Any = json.loads(response.body)
-        # A refusal for lack of entitlement has "message" where other errors have "error".
-        return str(answer.get("error") or answer["message"])
-    except (ValueError, AttributeError, KeyError, RecursionError):
-        return response.excerpt()
+    answer = response.refusal
+    # A refusal for lack of entitlement has "message" where other errors have "error".
+    said = (answer.get("error") or answer.get("message")) if isinstance(answer, dict) else None
+    return str(said) if said else response.excerpt()
 
 
 MASSIVE = Dialect(classify=classify)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final
+from typing import Final
 
 from market_data.model.errors import (
     BadCredentials,
@@ -90,9 +89,8 @@ def _wants_consent() -> GeoBlocked:
 
 def _description(response: Response) -> str:
     try:
-        answer: dict[str, Any] = json.loads(response.body)
-        return str(next(iter(answer.values()))["error"]["description"])
-    except (ValueError, TypeError, AttributeError, KeyError, StopIteration, RecursionError):
+        return str(next(iter(response.refusal.values()))["error"]["description"])
+    except (TypeError, AttributeError, KeyError, StopIteration):
         return response.excerpt()
 
 
