@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 # What bounds the values of each label.
 LABELS: Final[Mapping[str, str]] = {
-    "source": "the sources the program declares",
+    "source": "the sources the program declares, and their channels",
     "dataset": "the datasets the program declares",
     "outcome": "of a fetch or computation: success, failure; of a row: inserted, updated, unchanged, kept, rejected",
     "symbol": f"at most {MOST_SYMBOLS:,}: tracked ones and the most overdue first",

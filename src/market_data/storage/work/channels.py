@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import psycopg
 import structlog
+from psycopg.conninfo import make_conninfo
 
 from market_data.model.errors import MarketDataError
 from market_data.storage.server.database import Database
+from market_data.storage.wire.connection import DialledAsync, Session, dial_async
 from market_data.transport.ledger import Clock, Grant, Key, LocalLedger, Rate, Standing
 
 log = structlog.get_logger()
@@ -27,6 +29,8 @@ SHORTEST_SLOT_MS: Final = 250
 # Whoever waits longer for an answer does without; and so long until it is asked again.
 ANSWER_SECONDS: Final = 2.0
 AWAY_SECONDS: Final = 5.0
+NAME: Final = "market-data channels"
+SESSION: Final = Session(lock_seconds=ANSWER_SECONDS, statement_seconds=ANSWER_SECONDS)
 # Of every rate, while the others cannot be seen: four processes still keep to it.
 SHARE_ALONE: Final = 0.25
 
@@ -126,7 +130,7 @@ class SharedLedger:
         self._untold: dict[str, tuple[float, str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
-        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._connection: DialledAsync | None = None
 
     async def take(self, key: Key, rate: Rate, wanted: int) -> Grant:
         """See `Ledger`."""
@@ -207,9 +211,8 @@ class SharedLedger:
     async def _answer(self, statement: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
         if self._connection is None:
             conninfo = await asyncio.to_thread(self._database.conninfo)
-            self._connection = await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, prepare_threshold=None, application_name="market-data channels"
-            )
+            self._connection = await dial_async(make_conninfo(conninfo, application_name=NAME), SESSION)
+            self._connection.prepare_threshold = None
         cursor = await self._connection.execute(statement, values)
         return (await cursor.fetchone() or ()) if cursor.description else ()
 
