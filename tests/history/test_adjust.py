@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+from bisect import bisect_right
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,31 +16,73 @@ import polars as pl
 import pytest
 from history_desk import Desk
 
+from market_data.model.actions import ActionState, Payment, Split
 from market_data.model.dataset import DIVIDENDS, SPLITS, Dataset
 from market_data.model.errors import UsageError
 from market_data.model.instrument import AssetClass, Instrument, Series
-from market_data.model.timeframe import Timeframe
-from market_data.pipeline.read.adjust import Actions, Adjustment, DividendRule, factors
+from market_data.model.timeframe import Timeframe, TimeRange
+from market_data.pipeline.read.adjust import Adjustment
+from market_data.pipeline.read.factors import (
+    Closes,
+    DividendRule,
+    Rates,
+    cumulated,
+    payment_effects,
+    split_effects,
+)
 from market_data.pipeline.read.history import enriched
+from market_data.storage.facts.actions import Answer, note_answer
 from market_data.storage.facts.append import Provenance, append
 from market_data.storage.server.database import Database
 
 AAPL_DAYS = Series(Instrument("AAPL", AssetClass.STOCK), Timeframe.D1)
+KNOWN = datetime(2000, 1, 1, tzinfo=UTC)
+NOBODY = Rates({})
+Happened = tuple[list[Split], list[Payment]]
 
 
-def recorded(folder: Path, symbol: str) -> tuple[pl.DataFrame, Actions]:
+def split(day: date, to: object, of: object = 1) -> Split:
+    return Split(date=day, split_from=Decimal(str(of)), split_to=Decimal(str(to)), state=ActionState.UNCONFIRMED)
+
+
+def paid(day: date, amount: object, currency: str | None = None) -> Payment:
+    state = ActionState.UNCONFIRMED
+    return Payment(date=day, amount=Decimal(str(amount)), currency=currency, kind="cash", state=state)
+
+
+def factors(
+    dates: list[date],
+    happened: Happened,
+    closes: pl.DataFrame,
+    rule: DividendRule | None = DividendRule.PREVIOUS_CLOSE,
+    rates: Rates = NOBODY,
+) -> list[tuple[float | None, float]]:
+    """Per date the factor of prices and that of volumes; without a rule those of splits alone."""
+    splits, payments = happened
+    known = Closes(closes["date"].to_list(), [Decimal(str(close)) for close in closes["close"]])
+    effects = split_effects(splits)
+    if rule is not None:
+        effects += payment_effects(payments, splits, known, rates, rule, "USD")
+    found = cumulated(effects)
+    prices, shares = [*found.price, 1.0], [*found.shares, 1.0]
+    places = [bisect_right(found.dates, day) for day in dates]
+    return [(prices[place], shares[place]) for place in places]
+
+
+def recorded(folder: Path, symbol: str) -> tuple[pl.DataFrame, Happened]:
     """Raw closes and what happened, 2012 to 2014."""
     with gzip.open(folder / "pypi" / "zipline_reloaded_sdist" / f"{symbol}.csv.gz") as file:
         rows = pl.read_csv(file.read(), try_parse_dates=True)
-    dividends = rows.filter(pl.col("dividend") != 0).select("date", amount="dividend")
-    splits = rows.filter(pl.col("split") != 1).select("date", ratio=1 / pl.col("split"))
-    return rows.select("date", "close"), Actions(splits, dividends)
+    dividends = rows.filter(pl.col("dividend") != 0).select("date", "dividend").rows()
+    splits = rows.filter(pl.col("split") != 1).select("date", "split").rows()
+    happened = [split(day, ratio) for day, ratio in splits], [paid(day, amount) for day, amount in dividends]
+    return rows.select("date", "close"), happened
 
 
 def test_dividends_as_lean_has_them(recordings: Path) -> None:
-    closes, actions = recorded(recordings, "IBM")
-    ours, _ = factors(closes["date"], actions, closes, Adjustment.TOTAL)
-    found = dict(zip(closes["date"], ours, strict=True))
+    closes, happened = recorded(recordings, "IBM")
+    dates = closes["date"].to_list()
+    found = dict(zip(dates, (price for price, _ in factors(dates, happened, closes)), strict=True))
     lines = (recordings / "lean/Data/equity/usa/factor_files/ibm.csv").read_text().split()
     theirs = {date.fromisoformat(day): float(f) for day, f, *_ in (line.split(",") for line in lines)}
     # A row of theirs holds up to its day; the recording ends in 2014, so the last one within it is the unit.
@@ -51,8 +95,8 @@ def test_dividends_as_lean_has_them(recordings: Path) -> None:
 
 @pytest.mark.parametrize("symbol", ["IBM", "MSFT"])
 def test_adjusted_closes_as_yahoo_has_them(recordings: Path, symbol: str) -> None:
-    closes, actions = recorded(recordings, symbol)
-    ours, _ = factors(closes["date"], actions, closes, Adjustment.TOTAL)
+    closes, happened = recorded(recordings, symbol)
+    ours = [price for price, _ in factors(closes["date"].to_list(), happened, closes)]
     with gzip.open(recordings / "pypi/bokeh_sampledata/stocks.csv.gz") as file:
         yahoo = pl.read_csv(file.read(), try_parse_dates=True).filter(pl.col("Ticker") == symbol)
     both = (
@@ -69,37 +113,50 @@ def test_adjusted_closes_as_yahoo_has_them(recordings: Path, symbol: str) -> Non
 
 
 def test_a_split_as_recorded(recordings: Path) -> None:
-    closes, actions = recorded(recordings, "KO")
-    price, volume = factors(closes["date"], actions, closes, Adjustment.SPLITS)
-    found = dict(zip(closes["date"], zip(price, volume, strict=True), strict=True))
-    assert found[date(2012, 8, 10)] == (0.5, 0.5)
-    assert found[date(2012, 8, 13)] == (1.0, 1.0)
+    closes, happened = recorded(recordings, "KO")
+    days = [date(2012, 8, 10), date(2012, 8, 13)]
+    assert factors(days, happened, closes, rule=None) == [(0.5, 2.0), (1.0, 1.0)]
 
 
 def test_both_rules_by_hand() -> None:
     days = [date(2024, 5, 9), date(2024, 5, 10), date(2024, 5, 13)]
-    closes = pl.DataFrame({"date": days, "close": [100.0, 98.0, 99.0]})
-    actions = Actions(
-        pl.DataFrame({"date": [date(2024, 5, 13)], "ratio": [0.25]}),
-        pl.DataFrame({"date": [date(2024, 5, 10), date(2024, 5, 13)], "amount": [2.0, 0.5]}),
-    )
-    ours, volume = factors(closes["date"], actions, closes, Adjustment.TOTAL)
+    closes = pl.DataFrame({"date": days, "close": [100, 98, 99]})
+    happened = [split(date(2024, 5, 13), 4)], [paid(date(2024, 5, 10), 2), paid(date(2024, 5, 13), "0.5")]
     # The second amount is per new share: the close before, 98, is 24.5 in new shares.
-    second = 1 - 0.5 / (98 * 0.25)
-    assert ours.tolist() == pytest.approx([0.25 * second * (1 - 2 / 100), 0.25 * second, 1.0], rel=1e-15)
-    assert volume.tolist() == [0.25, 0.25, 1.0]
-    theirs, _ = factors(closes["date"], actions, closes, Adjustment.TOTAL, DividendRule.EX_DATE_CLOSE)
-    second = 99 / 99.5
-    assert theirs.tolist() == pytest.approx([0.25 * second * (98 / 100), 0.25 * second, 1.0], rel=1e-15)
+    second = 1 - Fraction(1, 2) / (98 * Fraction(1, 4))
+    expected = [second / 4 * (1 - Fraction(2, 100)), second / 4, Fraction(1)]
+    assert factors(days, happened, closes) == [(float(expected[0]), 4.0), (float(expected[1]), 4.0), (1.0, 1.0)]
+    second = Fraction(99) / (99 + Fraction(1, 2))
+    expected = [second / 4 * Fraction(98, 100), second / 4, Fraction(1)]
+    found = factors(days, happened, closes, DividendRule.EX_DATE_CLOSE)
+    assert [price for price, _ in found] == [float(each) for each in expected]
 
 
-def test_without_the_close_before_a_dividend_nothing_is_made_up() -> None:
-    closes = pl.DataFrame({"date": [date(2024, 5, 8), date(2024, 5, 13)], "close": [100.0, 99.0]})
-    paid = pl.DataFrame({"date": [date(2024, 5, 10)], "amount": [2.0]})
-    none = pl.DataFrame(schema={"date": pl.Date, "ratio": pl.Float64})
-    price, volume = factors(closes["date"], Actions(none, paid), closes, Adjustment.TOTAL)
-    assert [str(value) for value in price] == ["nan", "1.0"]
-    assert volume.tolist() == [1.0, 1.0]
+def test_the_last_close_before_counts_whatever_halt_lies_between() -> None:
+    closes = pl.DataFrame({"date": [date(2024, 5, 3), date(2024, 5, 20)], "close": [100, 99]})
+    found = factors([date(2024, 5, 3)], ([], [paid(date(2024, 5, 17), 2)]), closes)
+    assert found == [(0.98, 1.0)]
+    # A split during the halt: two per old share are one per new one.
+    halved = [split(date(2024, 5, 10), 2)]
+    assert factors([date(2024, 5, 3)], (halved, [paid(date(2024, 5, 17), 1)]), closes) == [(0.49, 2.0)]
+
+
+def test_a_payment_that_is_not_below_the_price_is_none_to_adjust_for() -> None:
+    closes = pl.DataFrame({"date": [date(2024, 5, 9), date(2024, 5, 10)], "close": [25, 25]})
+    for amount in ("25", "830"):
+        found = factors([date(2024, 5, 9), date(2024, 5, 10)], ([], [paid(date(2024, 5, 10), amount)]), closes)
+        assert found == [(None, 1.0), (1.0, 1.0)]
+
+
+def test_another_currency_is_converted_by_the_rate_of_its_day_or_the_price_is_not_known() -> None:
+    closes = pl.DataFrame({"date": [date(2024, 5, 9), date(2024, 5, 10)], "close": [25, 25]})
+    won = [paid(date(2024, 5, 10), 830, "KRW")]
+    assert factors([date(2024, 5, 9)], ([], won), closes) == [(None, 1.0)]
+    rates = Rates({"KRW": ([date(2024, 5, 9)], [Decimal("0.0007")])})
+    expected = 1 - Fraction("0.581") / 25
+    assert factors([date(2024, 5, 9)], ([], won), closes, rates=rates) == [(float(expected), 1.0)]
+    old = Rates({"KRW": ([date(2024, 5, 3)], [Decimal("0.0007")])})
+    assert factors([date(2024, 5, 9)], ([], won), closes, rates=old) == [(None, 1.0)]
 
 
 def store(database: Database, dataset: Dataset, rows: list[dict[str, Any]], known: datetime) -> None:
@@ -113,6 +170,10 @@ def store(database: Database, dataset: Dataset, rows: list[dict[str, Any]], know
             frame,
             Provenance(source="yahoo", now=known, run_id=uuid4()),
         )
+        asked = TimeRange(datetime(2024, 4, 1, tzinfo=UTC), datetime(2024, 9, 1, tzinfo=UTC))
+        for each in (SPLITS, DIVIDENDS):
+            answer = Answer(source="yahoo", asked=asked, complete=None, at=known)
+            note_answer(connection, each, AAPL_DAYS.instrument, answer)
 
 
 @pytest.fixture
@@ -147,7 +208,7 @@ def view(desk: Desk, adjustment: Adjustment, as_of: datetime | None = None) -> p
 
 
 def test_views_of_a_stored_series(apple: Desk) -> None:
-    raw, splits, total = (view(apple, each) for each in Adjustment)
+    raw, splits, total = (view(apple, each) for each in list(Adjustment)[:3])
     assert raw.equals(apple.present())
     assert splits["close"].to_list() == [Decimal(100 + i) / 4 for i in range(13)]
     assert splits["volume"].to_list() == [Decimal(3200)] * 10 + [Decimal(800)] * 3
@@ -183,22 +244,57 @@ def test_an_amended_dividend_counts_from_when_it_was_amended(apple: Desk) -> Non
     assert float(now) == pytest.approx(25 * (1 - 2 / 104), abs=1e-11)
 
 
-def test_a_week_with_a_split_inside_is_not_known(apple: Desk, new_desk: Callable[..., Desk]) -> None:
-    weeks = new_desk(apple.database, Series(AAPL_DAYS.instrument, Timeframe.W1))
-    weeks.now = apple.now
-    rows = [
-        {
-            "timestamp": datetime(2024, 5, day, 13, 30, tzinfo=UTC),
-            "open": 100,
-            "high": 120,
-            "low": 90,
-            "close": 110,
-            "volume": 5,
-        }
-        for day in (6, 13, 20)
-    ]
-    weeks.offer(rows, "yahoo")
-    assert view(weeks, Adjustment.SPLITS)["close"].to_list() == [Decimal("27.5"), None, Decimal(110)]
+def weekly(desk: Desk, new_desk: Callable[..., Desk]) -> Desk:
+    """The weeks of the days of the fixture, as a source would give them: raw, the third one across the split."""
+    weeks = new_desk(desk.database, Series(AAPL_DAYS.instrument, Timeframe.W1))
+    weeks.now = desk.now
+    values = {"high": 120, "low": 20, "open": 100, "close": 110, "volume": 5}
+    opens = [datetime(2024, 5, day, 13, 30, tzinfo=UTC) for day in (6, 13)]
+    weeks.offer([{"timestamp": moment, **values} for moment in opens], "yahoo")
+    return weeks
+
+
+def test_a_week_within_which_something_happened_is_made_of_its_adjusted_days(
+    apple: Desk, new_desk: Callable[..., Desk]
+) -> None:
+    weeks = weekly(apple, new_desk)
+    found = view(weeks, Adjustment.SPLITS)
+    # The days of the second week: 108 and 109 before the split, 27.5, 27.75 and 28 after it.
+    assert found["open"].to_list() == [Decimal(25), Decimal(27)]
+    assert found["high"].to_list() == [Decimal(30), Decimal(29)]
+    assert found["low"].to_list() == [Decimal(5), Decimal("26.5")]
+    assert found["close"].to_list() == [Decimal("27.5"), Decimal(28)]
+    assert found["volume"].to_list() == [Decimal(20), Decimal(2 * 3200 + 3 * 800)]
+    # The dividend of the 8th lies within the first week: its first two days are worth 1 - 1 / 104 of themselves.
+    total = view(weeks, Adjustment.TOTAL)
+    assert float(total["open"][0]) == pytest.approx(103 / 4 * (1 - 1 / 104), rel=1e-12)
+    assert total["close"][0] == Decimal(107) / 4
+
+
+def test_a_week_without_all_its_days_is_not_known_and_says_so(apple: Desk, new_desk: Callable[..., Desk]) -> None:
+    weeks = weekly(apple, new_desk)
+    apple.database.rows("DELETE FROM candles WHERE timeframe = '1d' AND timestamp::date = '2024-05-16'")
+    found = view(weeks, Adjustment.SPLITS)
+    assert found["close"].to_list() == [Decimal("27.5"), None]
+    assert "not all its days are known" in found["validation_notes"][1]
+
+
+def test_prices_that_nobody_was_asked_about_are_not_called_adjusted(database: Database, new_desk) -> None:
+    desk = new_desk(database, AAPL_DAYS)
+    desk.now = datetime(2024, 6, 1, tzinfo=UTC)
+    price = dict.fromkeys(("open", "high", "low", "close"), 100)
+    desk.offer([{"timestamp": datetime(2012, 5, 1, 13, 30, tzinfo=UTC), **price, "volume": 1}], "yahoo")
+    with pytest.raises(UsageError, match=r"market-data backfill splits --symbol AAPL --asset-class stock --days 4445"):
+        view(desk, Adjustment.SPLITS)
+
+
+def test_why_a_price_is_not_known_is_told(apple: Desk) -> None:
+    won = {"ex_date": date(2024, 5, 9), "amount": Decimal(830), "dividend_type": "cash", "currency": "KRW"}
+    store(apple.database, DIVIDENDS, [won], datetime(2024, 6, 10, tzinfo=UTC))
+    found = view(apple, Adjustment.TOTAL)
+    assert found["close"].to_list()[:6] == [None] * 6
+    assert "adjustment_unknown: no rate of KRW for the dividend of 2024-05-09" in found["validation_notes"][0]
+    assert found["close"][6] is not None
 
 
 def test_crypto_has_no_actions(desk: Desk) -> None:

@@ -224,6 +224,10 @@ SPLITS: Final = Dataset(
     about="Splits executed in [start, end), per source; the newest version of each.",
     backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=3800)),
 )  # fmt: skip
+FX_RATES: Final = Dataset(
+    "fx_rates", records.FxRate, ("date", "currency"), time="date",
+    about="Rates of the currencies that payments of the instrument were made in, of days in [start, end), per source.",
+)  # fmt: skip
 EARNINGS: Final = Dataset(
     "earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date",
     lasting=frozenset({"period_end", "report_date", "report_time", "eps_estimate", "revenue_estimate", "currency"}),

@@ -165,6 +165,17 @@ class StockSplit(Record):
     notes: str | None = None
 
 
+class FxRate(Record):
+    """What one unit of a currency was worth at the end of a day, for payments in another currency than the prices."""
+
+    date: date
+    currency: str
+    quote_currency: str
+    """What `rate` is in."""
+    rate: Exact
+    notes: str | None = None
+
+
 class Earnings(Record):
     """One fiscal quarter, reported or expected; quarter 0 is the whole year."""
 
@@ -200,6 +211,8 @@ class OptionQuote(Record):
     volume: NonNegative | None = None
     open_interest: NonNegative | None = None
     underlying_price: Exact | None = None
+    shares_per_contract: NonNegative | None = None
+    """What it delivers; other than 100 after splits and mergers, which then are not told of one share."""
     iv: float | None = None
     """Implied volatility per year as a fraction: 0.25 is 25 %."""
     delta: float | None = None

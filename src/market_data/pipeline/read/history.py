@@ -8,9 +8,10 @@ from typing import Final
 import polars as pl
 
 from market_data.model.errors import UsageError
-from market_data.model.instrument import Series
+from market_data.model.instrument import AssetClass, Series
+from market_data.model.session import lookback_start
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.read.adjust import Adjustment, adjust
+from market_data.pipeline.read.adjust import Adjustment, View, require_asked, view_of
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.ripple import COLUMNS, computed, extent_of
 from market_data.storage.series.reader import Reader
@@ -53,11 +54,21 @@ def enriched(
     if as_of is None:
         raise UsageError("Adjusting needs to know what day it is.")
     standing = reader.standing(series, span, as_of, limit=limit)
+    if adjustment is not Adjustment.NONE and series.asset_class is not AssetClass.CRYPTO and standing.height:
+        first, last = standing["timestamp"][0].date(), standing["timestamp"][-1].date()
+        require_asked(reader, series.instrument, adjustment, first, last, as_of.date())
+    since = lookback_start(series.asset_class, series.timeframe, _first(standing, as_of), shelves.lookback(series))
+    view = view_of(reader, series, since, adjustment, as_of)
     parts = [
-        _as_known(reader, shelves, series, standing[start : start + CHUNK_ROWS], as_of, adjustment)
+        _as_known(reader, shelves, series, standing[start : start + CHUNK_ROWS], as_of, view)
         for start in range(0, max(standing.height, 1), CHUNK_ROWS)
     ]
     return pl.concat(parts)
+
+
+def _first(standing: pl.DataFrame, as_of: datetime) -> datetime:
+    first: datetime = standing["timestamp"][0] if standing.height else as_of
+    return first
 
 
 def _as_known(
@@ -66,7 +77,7 @@ def _as_known(
     series: Series,
     standing: pl.DataFrame,
     as_of: datetime,
-    adjustment: Adjustment,
+    view: View,
 ) -> pl.DataFrame:
     shape = reader.features(series, limit=1, own=shelves.own).clear()
     if standing.is_empty():
@@ -74,9 +85,9 @@ def _as_known(
     lookback = shelves.lookback(series)
     extent = extent_of(standing["timestamp"])
     rows = reader.candles(series, extent, before=lookback, as_of=as_of).select(COLUMNS)
-    rows = adjust(reader, series, rows, adjustment, as_of)
-    standing = adjust(reader, series, standing, adjustment, as_of)
-    derived = computed(reader, shelves, series, rows, as_of=as_of, adjusted=adjustment is not Adjustment.NONE)
+    rows, standing = view.adjusted(rows), view.adjusted(standing)
+    adjusted = view.adjustment is not Adjustment.NONE
+    derived = computed(reader, shelves, series, rows, as_of=as_of, adjusted=adjusted)
     symbol, asset_class, timeframe = series.key
     found = standing.join(derived, on="timestamp", how="left", maintain_order="left").with_columns(
         symbol=pl.lit(symbol),
