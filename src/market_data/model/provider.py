@@ -18,7 +18,7 @@ from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.rows import none_rejected
 from market_data.model.text import fault_of_key
-from market_data.model.timeframe import Timeframe
+from market_data.model.timeframe import Timeframe, TimeRange
 
 
 class ProviderSettings(BaseModel):
@@ -95,6 +95,9 @@ class Page:
     quota_remaining: float | None = None
     contract: Contract | None = None
     """Whose rows they are; None where the source has no list."""
+    complete: TimeRange | None = None
+    """The range of which the source has told all it has: what it lacks there is not so. None where that is not sure:
+    beyond the source's reach, before its oldest row, after a page that was cut."""
 
     @property
     def holds_something(self) -> bool:
@@ -166,6 +169,12 @@ class Provider(ABC):
     ) -> AsyncIterator[Page]:
         """Rows of any other dataset of [start, end), oldest page first."""
         raise UnsupportedRequest(f"{self.name} serves no {dataset.name}")
+
+    def fetch_rates(
+        self, instrument: Instrument, currency: str, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """FX_RATES of days in [start, end): what a unit of a currency was worth in that of the instrument's prices."""
+        raise UnsupportedRequest(f"{self.name} serves no rates of currencies")
 
     @property
     def ready(self) -> str | None:

@@ -104,13 +104,13 @@ def _within(standing: pl.DataFrame, dataset: Dataset, span: TimeRange) -> int:
 
 def _in(day: date, dataset: Dataset, span: TimeRange) -> bool:
     start, end = bounds_of(dataset, span)
-    return bool(start <= day < end)  # type: ignore[operator]  # both are dates where the dataset is of days
+    return bool(start <= day < end)
 
 
 def _moved(
     row: Mapping[str, Any], whole: Whole, standing: pl.DataFrame, before: Mapping[tuple[Any, ...], Missing]
 ) -> bool:
-    """Whether an entry vanished as the same came up for a day near by: also where the answer reaches back no further."""
+    """Whether an entry vanished as the same came up for a day near by, also where the answer reaches back less far."""
     dataset = whole.dataset
     if not _in(row[dataset.time], dataset, whole.asked):
         return False

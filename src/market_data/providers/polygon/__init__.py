@@ -12,6 +12,7 @@ from market_data.model.dataset import (
     CANDLES,
     DIVIDENDS,
     EARNINGS,
+    FX_RATES,
     INSTRUMENTS,
     NEWS,
     OPTIONS,
@@ -28,6 +29,7 @@ from market_data.providers.polygon.candles import candles
 from market_data.providers.polygon.client import NAME, Client
 from market_data.providers.polygon.companies import dividends, earnings, news, splits
 from market_data.providers.polygon.lists import instruments, options
+from market_data.providers.polygon.rates import rates
 from market_data.providers.polygon.settings import PolygonSettings
 from market_data.providers.polygon.ticks import quotes, trades
 from market_data.transport.http import Http
@@ -36,6 +38,7 @@ __all__ = ["Polygon", "PolygonSettings"]
 
 EVERYTHING = frozenset(AssetClass)
 SHARES = frozenset({AssetClass.STOCK, AssetClass.ETF})
+OF_SHARES = (QUOTES, DIVIDENDS, SPLITS, OPTIONS, FX_RATES)
 BY_DATASET = {
     QUOTES.name: quotes,
     DIVIDENDS.name: dividends,
@@ -61,7 +64,7 @@ class Polygon(Provider):
         Capability(dataset=TRADES, asset_classes=EVERYTHING),
         Capability(dataset=NEWS, asset_classes=EVERYTHING),
         Capability(dataset=INSTRUMENTS, asset_classes=EVERYTHING),
-        *(Capability(dataset=dataset, asset_classes=SHARES) for dataset in (QUOTES, DIVIDENDS, SPLITS, OPTIONS)),
+        *(Capability(dataset=dataset, asset_classes=SHARES) for dataset in OF_SHARES),
         Capability(dataset=EARNINGS, asset_classes=frozenset({AssetClass.STOCK})),
     )
 
@@ -104,5 +107,12 @@ class Polygon(Provider):
             listing = await self.resolve(instrument)
             pages = BY_DATASET[dataset.name](self._client, listing, TimeRange(start, end), now)
         async for page in pages:
-            if page.holds_something:
+            if page.holds_something or page.complete is not None:
                 yield page
+
+    async def fetch_rates(
+        self, instrument: Instrument, currency: str, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch_rates`."""
+        async for page in rates(self._client, currency, TimeRange(start, end), now):
+            yield page

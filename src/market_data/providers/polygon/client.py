@@ -10,6 +10,7 @@ from market_data.model.errors import BadCredentials, MalformedPayload, NotEntitl
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
+from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.dialect import MASSIVE
 from market_data.providers.polygon.parse import Answer, find_listing, parse_answer
 from market_data.providers.polygon.settings import PolygonSettings
@@ -65,7 +66,7 @@ class Client:
             self._refused[name] = error
             raise
 
-    def page(self, rows: Rows, response: Response) -> Page:
+    def page(self, rows: Rows, response: Response, complete: TimeRange | None = None) -> Page:
         """A page of rows that came with `response`."""
         return Page(
             frame=rows.frame,
@@ -73,6 +74,7 @@ class Client:
             source=NAME,
             fetched_at=response.fetched_at,
             response_ms=response.elapsed_ms,
+            complete=None if rows.rejected.height else complete,
         )
 
     async def pages(self, path: str, **params: object) -> AsyncIterator[tuple[Response, Answer]]:

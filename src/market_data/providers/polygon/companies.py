@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+import polars as pl
 
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, SPLITS
 from market_data.model.errors import NotEntitled, UnknownInstrument, UnsupportedRequest
@@ -182,8 +184,23 @@ async def _actions(
                 raise
             continue
         rows = parse(results)
-        yield client.page(rows.with_frame(lambda frame: frame.sort(frame.columns[0], maintain_order=True)), last)
+        ordered = rows.with_frame(lambda frame: frame.sort(frame.columns[0], maintain_order=True))
+        yield client.page(ordered, last, complete_for(ordered.frame[ordered.frame.columns[0]], span))
         return
+
+
+def complete_for(days: pl.Series, span: TimeRange) -> TimeRange | None:
+    """The part of a range that a list of events, whole and in order, is complete for.
+
+    What lies before its oldest entry may be beyond what the plan tells; an entry without a date may be any.
+    """
+    if days.null_count():
+        return None
+    if days.is_empty():
+        return span
+    oldest = datetime.combine(days[0], datetime.min.time(), UTC)
+    start = max(span.start, oldest)
+    return TimeRange(start, span.end) if start < span.end else None
 
 
 def _dates(span: TimeRange, field: str) -> dict[str, str]:

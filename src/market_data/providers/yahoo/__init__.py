@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
-from market_data.model.dataset import CANDLES, DIVIDENDS, EARNINGS, NEWS, OPTIONS, SPLITS, Dataset
+from market_data.model.dataset import CANDLES, DIVIDENDS, EARNINGS, FX_RATES, NEWS, OPTIONS, SPLITS, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Capability, Page, Provider
@@ -14,6 +14,7 @@ from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.yahoo.candles import Candles
 from market_data.providers.yahoo.client import NAME, Client
 from market_data.providers.yahoo.companies import dividends, earnings, news, options, splits
+from market_data.providers.yahoo.rates import rates
 from market_data.providers.yahoo.settings import YahooSettings
 from market_data.transport.http import Http
 
@@ -56,7 +57,7 @@ class Yahoo(Provider):
         ),
         *(
             Capability(dataset=dataset, asset_classes=frozenset({AssetClass.STOCK, AssetClass.ETF}))
-            for dataset in (DIVIDENDS, SPLITS, OPTIONS)
+            for dataset in (DIVIDENDS, SPLITS, OPTIONS, FX_RATES)
         ),
         Capability(dataset=EARNINGS, asset_classes=frozenset({AssetClass.STOCK})),
         Capability(dataset=NEWS, asset_classes=frozenset(AssetClass)),
@@ -98,5 +99,12 @@ class Yahoo(Provider):
             raise UnsupportedRequest(f"{self.name} serves no {dataset.name} of {instrument}")
         listing = await self.resolve(instrument)
         async for page in BY_DATASET[dataset.name](self._client, listing, TimeRange(start, end), now):
-            if page.holds_something:
+            if page.holds_something or page.complete is not None:
                 yield page
+
+    async def fetch_rates(
+        self, instrument: Instrument, currency: str, start: datetime, end: datetime, *, now: datetime
+    ) -> AsyncIterator[Page]:
+        """See `Provider.fetch_rates`."""
+        async for page in rates(self._client, currency, TimeRange(start, end), now):
+            yield page

@@ -12,7 +12,7 @@ from market_data.model.errors import BadCredentials, MalformedPayload, RateLimit
 from market_data.model.instrument import AssetClass, Instrument, Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
-from market_data.model.timeframe import EPOCH, Timeframe
+from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 from market_data.providers.yahoo.dialect import any_answer, dialect
 from market_data.providers.yahoo.parse import CURRENCY, Chart, find_listing, parse_chart
 from market_data.providers.yahoo.settings import YahooSettings
@@ -96,7 +96,7 @@ class Client:
             response = await self.get(path, **params, crumb=await self._fresh_crumb(crumb))
         return response, load_json(response.body)
 
-    def page(self, rows: Rows, response: Response) -> Page:
+    def page(self, rows: Rows, response: Response, complete: TimeRange | None = None) -> Page:
         """A page of rows that came with `response`."""
         return Page(
             frame=rows.frame,
@@ -104,6 +104,7 @@ class Client:
             source=NAME,
             fetched_at=response.fetched_at,
             response_ms=response.elapsed_ms,
+            complete=None if rows.rejected.height else complete,
         )
 
     async def _fresh_crumb(self, refused: str | None) -> str:

@@ -44,9 +44,8 @@ async def dividends(client: Client, listing: Listing, span: TimeRange, now: date
     response, chart = await client.chart(listing, Timeframe.D1, span.start, max(span.end, now))
     if chart is not None:
         told = [row for row in _dividends(chart) if _inside(row["ex_date"], span)]
-        yield client.page(
-            read_rows(told, DIVIDENDS, dict, rounded=("amount",)).rejecting(chart.rejected_payments), response
-        )
+        rows = read_rows(told, DIVIDENDS, dict, rounded=("amount",)).rejecting(chart.rejected_payments)
+        yield client.page(rows, response, _complete_for(chart, span, now))
 
 
 async def splits(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -60,7 +59,8 @@ async def splits(client: Client, listing: Listing, span: TimeRange, now: datetim
             for split in sorted(chart.splits, key=lambda each: each.moment)
             if _inside(day := split.moment.astimezone(chart.zone).date(), span)
         ]
-        yield client.page(read_rows(told, SPLITS, dict).rejecting(chart.rejected_splits), response)
+        rows = read_rows(told, SPLITS, dict).rejecting(chart.rejected_splits)
+        yield client.page(rows, response, _complete_for(chart, span, now))
 
 
 async def earnings(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -173,7 +173,7 @@ def _dividends(chart: Chart) -> list[dict[str, Any]]:
                 "ex_date": day,
                 "amount": _rounded(payment.amount * ratio),
                 "currency": payment.currency,
-                "dividend_type": "cash",
+                "dividend_type": payment.kind,
                 "notes": "; ".join(filter(None, (note, NOTE_UNADJUSTED if ratio != 1 else None))) or None,
             }
         )
@@ -183,6 +183,16 @@ def _dividends(chart: Chart) -> list[dict[str, Any]]:
 def _rounded(amount: Decimal) -> Decimal:
     with localcontext(prec=DIGITS):
         return amount.quantize(SMALLEST)
+
+
+def _complete_for(chart: Chart, span: TimeRange, now: datetime) -> TimeRange | None:
+    """The days whose events a chart holds all of: from its oldest price, whatever was asked for, to yesterday."""
+    if chart.rows.is_empty():
+        return None
+    oldest: datetime = chart.rows["timestamp"].min()  # type: ignore[assignment]  # a column of moments
+    start = max(span.start, oldest)
+    end = min(span.end, now.replace(hour=0, minute=0, second=0, microsecond=0))
+    return TimeRange(start, end) if start < end else None
 
 
 def _reported(row: dict[str, Any], revenues: dict[str, Any]) -> dict[str, Any] | None:

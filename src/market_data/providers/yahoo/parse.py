@@ -28,6 +28,8 @@ QUOTE_TYPES: Final = {
     AssetClass.CRYPTO: ("CRYPTOCURRENCY",),
 }
 CURRENCY: Final = "USD"
+# What a fund gained and hands on is paid as a dividend is.
+PAYMENTS: Final = {"dividends": "cash", "capitalGains": "capital_gain"}
 DIGITS: Final = "0123456789"
 # Its prices went through a 32-bit float.
 ROW_FIELDS: Final[dict[str, Field]] = {"timestamp": Count("s"), **dict.fromkeys(VALUES, Rounded())}
@@ -57,11 +59,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A dividend per share of today: divided by the ratios of all later splits. Paid to holders before `moment`."""
+    """A payment per share of today: divided by the ratios of all later splits. Paid to holders before `moment`."""
 
     moment: datetime
     amount: Decimal
     currency: str | None
+    kind: str = "cash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def parse_chart(body: bytes) -> Chart | None:
         currency = meta.get("currency")
         rows = _rows(result)
         splits, bad_splits = _events(events.get("splits"), _split)
-        payments, bad_payments = _events(events.get("dividends"), lambda event: _payment(event, currency))
+        paid = [_events(events.get(name), _payments_of(kind, currency)) for name, kind in PAYMENTS.items()]
         return Chart(
             symbol=str(meta["symbol"]),
             currency=None if currency is None else str(currency),
@@ -112,11 +115,11 @@ def parse_chart(body: bytes) -> Chart | None:
             granularity=_granularity(str(meta["dataGranularity"])),
             rows=rows.frame,
             splits=splits,
-            payments=payments,
+            payments=tuple(payment for told, _ in paid for payment in told),
             adjusted=_adjusted(result),
             rejected=rows.rejected,
             rejected_splits=bad_splits,
-            rejected_payments=bad_payments,
+            rejected_payments=pl.concat([bad for _, bad in paid]),
         )
     except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"the chart is not as promised ({error!r}): {shown(answer)}") from None
@@ -210,8 +213,12 @@ def _split(event: dict[str, Any]) -> Split:
     return split
 
 
-def _payment(event: dict[str, Any], currency: str | None) -> Payment:
-    return Payment(moment(event["date"], "s"), exact(event["amount"], Rounded()), event.get("currency", currency))
+def _payments_of(kind: str, currency: Any) -> Callable[[dict[str, Any]], Payment]:
+    def read(event: dict[str, Any]) -> Payment:
+        amount = exact(event["amount"], Rounded())
+        return Payment(moment(event["date"], "s"), amount, event.get("currency", currency), kind)
+
+    return read
 
 
 def _granularity(name: str) -> str:

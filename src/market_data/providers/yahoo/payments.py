@@ -5,6 +5,7 @@ Its adjusted close falls against its close by the dividend over the close before
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
@@ -18,6 +19,8 @@ NOTE_AMOUNT_REPAIRED: Final = "amount_100x_repaired"
 NOTE_AMOUNT_UNKNOWN: Final = "amount_100x_unknown"
 NOTE_REPEATED_UNKNOWN: Final = "repeated_within_a_week_unknown"
 NOTE_NOT_ADJUSTED_UNKNOWN: Final = "missing_in_adjusted_close_unknown"
+
+NOTE_GAIN_INCLUDED: Final = "capital_gain_taken_out"
 
 UNIT: Final = Decimal(100)
 # How far from its amount what the adjusted close took off may be: its 32-bit floats are worth a ten-thousandth.
@@ -34,9 +37,37 @@ def payments_settled(chart: Chart) -> list[tuple[Payment, str | None]]:
     An amount is repaired where the adjusted close took off a hundredth of it, or a hundred times it, and the other
     payments' are of the repaired size; doubts are noted and the amount left as sent.
     """
-    ordered = sorted(chart.payments, key=lambda each: each.moment)
+    given = sorted(chart.payments, key=lambda each: each.moment)
+    falls = _falls(chart.adjusted, chart.zone)
+    ordered = [_without_gain(payment, given, falls, chart.zone) for payment in given]
     taken_off = _taken_off(chart.adjusted, chart.zone)
-    return [_settled(payment, ordered, taken_off, chart.zone) for payment in ordered]
+    found = [_settled(payment, ordered, taken_off, chart.zone) for payment in ordered]
+    return [
+        (payment, note if payment.amount == before.amount or note else NOTE_GAIN_INCLUDED)
+        for (payment, note), before in zip(found, given, strict=True)
+    ]
+
+
+def _without_gain(
+    payment: Payment, given: list[Payment], falls: dict[date, tuple[float, float]], zone: tzinfo
+) -> Payment:
+    """The dividend less a capital gain of the same day that it already holds, where the price fell by it alone."""
+    day = payment.moment.astimezone(zone).date()
+    gains = [each.amount for each in given if each.kind != payment.kind and each.moment.astimezone(zone).date() == day]
+    fall, usual = falls.get(day, (None, 0.0))
+    if payment.kind != "cash" or not gains or fall is None or sum(gains) >= payment.amount:
+        return payment
+    gain, amount = float(sum(gains)), float(payment.amount)
+    plain = gain > 3 * usual and abs(fall - amount) <= max(2 * usual, gain / 4)
+    return replace(payment, amount=payment.amount - sum(gains)) if plain else payment
+
+
+def _falls(adjusted: pl.DataFrame, zone: tzinfo) -> dict[date, tuple[float, float]]:
+    """By date how much the close fell below the one before, and how much it usually moves."""
+    close = pl.col("close").cast(pl.Float64)
+    rows = adjusted.select(local_date("timestamp", zone).alias("date"), fall=close.shift(1) - close).drop_nulls()
+    usual = rows["fall"].abs().median()
+    return {day: (fall, float(usual or 0.0)) for day, fall in rows.iter_rows()}  # type: ignore[arg-type]
 
 
 def _settled(
@@ -50,7 +81,7 @@ def _settled(
         for factor, times in ((1 / UNIT, 0.01), (UNIT, 100.0)):
             if abs(by / (amount * times) - 1) < TOLERANCE and by > ROUNDING * before:
                 proved = usual is not None and 1 / 3 < amount * times / usual < 3
-                fixed = Payment(payment.moment, payment.amount * factor, payment.currency)
+                fixed = replace(payment, amount=payment.amount * factor)
                 return (fixed, NOTE_AMOUNT_REPAIRED) if proved else (payment, NOTE_AMOUNT_UNKNOWN)
         if amount > LARGE * before and usual is not None and amount > 30 * usual:
             return payment, NOTE_AMOUNT_UNKNOWN
