@@ -106,6 +106,17 @@ BREAKING: list[tuple[str, str, dict[str, Any]]] = [
     ("earnings", "earnings_surprise_inconsistent", {"eps_surprise": Decimal("0.05")}),
     ("earnings", "earnings_surprise_inconsistent", {"surprise_pct": 28.57}),
     ("earnings", "earnings_surprise_inconsistent", {"surprise_pct": -2.857}),
+    # Two cents above half a dollar are 4 percent, not 0.04.
+    (
+        "earnings",
+        "earnings_surprise_inconsistent",
+        {
+            "eps_estimate": Decimal("0.50"),
+            "eps_actual": Decimal("0.52"),
+            "eps_surprise": None,
+            "surprise_pct": 0.04,
+        },
+    ),
     ("earnings", "earnings_before_their_period_ended", {"report_date": date(2024, 3, 30)}),
     ("options", "strike_not_positive", {"strike": Decimal(0), "contract": "AAPL261218C00000000"}),
     ("options", "option_expired", {"timestamp": datetime(2026, 12, 19, 15, tzinfo=UTC)}),

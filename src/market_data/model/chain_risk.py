@@ -13,6 +13,17 @@ import numpy as np
 import polars as pl
 
 WING_DELTA: Final = 0.25
+STANDARD_SHARES: Final = 100
+
+
+def standard() -> pl.Expr:
+    """Whether a contract delivers 100 shares: the others, left by splits and mergers, are about something else.
+
+    Where the number is not told, a digit at the end of the contract's root says that it is another.
+    """
+    other_root = pl.col("contract").str.contains(r"^[A-Z.]+\d\d{6}[CP]\d{8}$")
+    told = pl.col("shares_per_contract")
+    return pl.when(told.is_null()).then(~other_root).otherwise(told == STANDARD_SHARES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +32,7 @@ class Risk:
 
     expiration: date | None
     contracts: int
+    """All of them; the figures are of those that deliver 100 shares."""
     with_iv: int
     atm_iv: float | None
     """At the strike of the spot, between the nearest strikes, calls and puts averaged; per year, a fraction."""
@@ -47,11 +59,13 @@ def chain_risk(chain: pl.DataFrame) -> list[Risk]:
     return [*(_of(part, part["expiration"][0]) for part in parts), _of(rows, None)]
 
 
-def _of(rows: pl.DataFrame, expiration: date | None) -> Risk:
+def _of(every: pl.DataFrame, expiration: date | None) -> Risk:
+    # Strikes and counts of contracts that deliver something else do not stand beside the others'.
+    rows = every.filter(standard())
     calls, puts = (rows.filter(pl.col("option_type") == kind) for kind in ("call", "put"))
     return Risk(
         expiration=expiration,
-        contracts=rows.height,
+        contracts=every.height,
         with_iv=rows["iv"].count(),
         atm_iv=None if expiration is None else _at_the_money(rows),
         skew_25d=None if expiration is None else _skew(calls, puts),

@@ -149,7 +149,7 @@ class Dividend(Record):
     """Payments a year."""
     dividend_type: str = "cash"
     """cash, special, capital_gain …: two of different types may share an ex-date."""
-    component: int = 1
+    component: int | None = None
     """Counts what a source tells of one type for one ex-date: parts of a payment, or other currencies."""
     notes: str | None = None
 
@@ -160,7 +160,7 @@ class StockSplit(Record):
     execution_date: date
     split_from: Exact
     split_to: Exact
-    component: int = 1
+    component: int | None = None
     """Counts the ratios that a source tells for one day."""
     notes: str | None = None
 

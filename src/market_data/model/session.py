@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from market_data.model.instrument import AssetClass
-from market_data.model.timeframe import Timeframe, TimeRange, to_micros
+from market_data.model.timeframe import Timeframe, TimeRange, from_micros, to_micros
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +82,20 @@ def sessions_apart(calendar: str, first: date, second: date) -> int:
     opens, _ = _schedule(calendar, _horizon_year(to_micros(max(ends))))
     before, after = np.searchsorted(opens, [to_micros(end) for end in ends])
     return int(after - before)
+
+
+def session_of(calendar: str, day: date) -> tuple[datetime, datetime] | None:
+    """Open and close of the session of a day; None when there is none."""
+    midnight = to_micros(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    opens, closes = sessions(calendar, midnight, midnight + DAY_MICROS)
+    return (from_micros(opens[0]), from_micros(closes[0])) if len(opens) else None
+
+
+def last_close(calendar: str, day: date) -> datetime | None:
+    """The close of the session of a day, or of the last one before it within a week; None without any."""
+    midnight = to_micros(datetime(day.year, day.month, day.day, tzinfo=UTC))
+    _, closes = sessions(calendar, midnight - 7 * DAY_MICROS, midnight + DAY_MICROS)
+    return from_micros(closes[-1]) if len(closes) else None
 
 
 def session_date(calendar: str, moment: datetime) -> str:

@@ -126,6 +126,9 @@ def earnings_surprise_inconsistent() -> pl.Expr:
     # Half a cent of rounding is a large share of a small estimate.
     allowed = SURPRISE_POINTS + 0.05 * percent.abs() + 100 * SURPRISE_TOLERANCE / pl.col("eps_estimate").abs()
     relative = (pl.col("surprise_pct") - percent).abs() <= allowed
+    # Of a percent or more a fraction is told apart, however coarse the figures are.
+    as_fraction = (100 * pl.col("surprise_pct") - percent).abs() < (pl.col("surprise_pct") - percent).abs()
+    relative &= ~as_fraction | (percent.abs() < SURPRISE_POINTS)
     return absolute.fill_null(value=True) & (relative.fill_null(value=True) | (pl.col("eps_estimate") == 0))
 
 

@@ -10,24 +10,27 @@ import numpy as np
 import polars as pl
 
 from market_data.model import american, implied, options
+from market_data.model.chain_risk import standard
 from market_data.model.dataset import DIVIDENDS, OPTIONS, UTC_MICROS
-from market_data.model.instrument import Instrument
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.normal import Doubles
 from market_data.model.options import DAYS_A_YEAR, Contracts, Greeks
+from market_data.model.session import last_close
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.facts.reads import newest_versions
 from market_data.storage.server.database import Database
 
-EXCHANGE_ZONE: Final = "America/New_York"
-# Contracts die with the regular session of their last day.
-EXPIRY_HOUR: Final = 16
+# Contracts die with the regular session of their last day, which may be a half one.
+CALENDAR: Final = AssetClass.STOCK.calendar
 MICROS_A_YEAR: Final = DAYS_A_YEAR * 86_400e6
+CLOSES: Final = "closes_at"
 GREEKS: Final = tuple(field.name for field in fields(Greeks))
 # A chain comes in pages: rows this much older than the newest belong to it still.
 SNAPSHOT: Final = timedelta(hours=1)
 YEAR: Final = timedelta(days=365)
 
 GREEKS_COMPUTED: Final = "greeks computed"
+OTHER_SHARES: Final = "does not deliver 100 shares: its price is not that of an option on the plain share"
 NO_RATE: Final = "no interest rate is set"
 EXPIRED: Final = "expired"
 NO_SPOT: Final = "no underlying price"
@@ -61,11 +64,12 @@ def completed(chain: pl.DataFrame, carry: Carry) -> pl.DataFrame:
     """
     if chain.is_empty():
         return chain
-    given = chain.with_columns(iv=pl.when(pl.col("iv") > 0).then("iv"))
+    given = with_closes(chain).with_columns(iv=pl.when(pl.col("iv") > 0).then("iv"))
     reasons = given.select(_reason()).to_series()
     if carry.rate is None:
         reason = pl.coalesce(pl.lit(reasons), pl.lit(NO_RATE))
-        return given.with_columns(iv_reason=pl.when(pl.col("iv").is_null()).then(reason).otherwise(pl.col("iv_reason")))
+        told = pl.when(pl.col("iv").is_null()).then(reason).otherwise(pl.col("iv_reason"))
+        return given.with_columns(iv_reason=told).select(chain.columns)
     contracts = contracts_of(given, carry)
     possible = given.select(_priceable()).to_series().to_numpy()
     european = (given["exercise_style"] == "european").fill_null(value=False).to_numpy()
@@ -83,7 +87,7 @@ def completed(chain: pl.DataFrame, carry: Carry) -> pl.DataFrame:
     why = np.where(middle <= np.maximum(at_once, contracts.intrinsic), BELOW, ABOVE)
     unsolved = pl.Series(wanted & np.isnan(volatility))
     reasons = pl.select(pl.when(unsolved).then(pl.Series(why)).otherwise(reasons)).to_series()
-    return _written(given, volatility, found, reasons)
+    return _written(given, volatility, found, reasons).select(chain.columns)
 
 
 def _written(given: pl.DataFrame, volatility: Doubles, found: Doubles, reasons: pl.Series) -> pl.DataFrame:
@@ -112,6 +116,7 @@ def _written(given: pl.DataFrame, volatility: Doubles, found: Doubles, reasons: 
 
 def contracts_of(chain: pl.DataFrame, carry: Carry) -> Contracts:
     """The rows as contracts; time runs to the close of the exchange on the day of expiration."""
+    chain = chain if CLOSES in chain.columns else with_closes(chain)
     numbers = {
         name: chain[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in ("underlying_price", "strike")
     }
@@ -128,14 +133,22 @@ def contracts_of(chain: pl.DataFrame, carry: Carry) -> Contracts:
     )
 
 
+def with_closes(chain: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the moment at which each contract dies: the close of the last session of its life."""
+    days = chain["expiration"].drop_nulls().unique().to_list()
+    closes = {day: last_close(CALENDAR, day) for day in days}
+    moment = pl.col("expiration").replace_strict(closes, default=None, return_dtype=UTC_MICROS)
+    return chain.with_columns(moment.alias(CLOSES))
+
+
 def _years() -> pl.Expr:
-    close = pl.col("expiration").cast(pl.Datetime("us")).dt.offset_by(f"{EXPIRY_HOUR}h")
-    moment = close.dt.replace_time_zone(EXCHANGE_ZONE).dt.convert_time_zone("UTC")
-    return (moment - pl.col("timestamp")).dt.total_microseconds() / MICROS_A_YEAR
+    return (pl.col(CLOSES) - pl.col("timestamp")).dt.total_microseconds() / MICROS_A_YEAR
 
 
 def _priceable() -> pl.Expr:
-    return ((pl.col("underlying_price") > 0) & (pl.col("strike") > 0) & (_years() > 0)).fill_null(value=False)
+    return (standard() & (pl.col("underlying_price") > 0) & (pl.col("strike") > 0) & (_years() > 0)).fill_null(
+        value=False
+    )
 
 
 def _reason() -> pl.Expr:
@@ -145,6 +158,8 @@ def _reason() -> pl.Expr:
     return (
         pl.when(_years() <= 0)
         .then(pl.lit(EXPIRED))
+        .when(~standard())
+        .then(pl.lit(OTHER_SHARES))
         .when(spot)
         .then(pl.lit(NO_SPOT))
         .when(bid & ask)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, SPLITS
 from market_data.model.errors import NotEntitled, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import Listing
+from market_data.model.instrument import AssetClass, Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
+from market_data.model.session import session_of
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
 from market_data.providers.polygon.dialect import canonical
@@ -32,8 +34,9 @@ DIVIDEND_TYPES: Final = {
 SPLIT_FIELDS: Final = ("execution_date", "split_from", "split_to")
 HALVES: Final = ("H1", "H2", "9M")
 QUARTERS: Final = {"Q1": 1, "Q2": 2, "Q3": 3, "Q4": 4, "FY": 0}
-# New York time, as the source gives it.
-SESSION_OPENS, SESSION_CLOSES = "09:30:00", "16:00:00"
+# Times are New York's, as the source gives them.
+NEW_YORK: Final = ZoneInfo("America/New_York")
+CALENDAR: Final = AssetClass.STOCK.calendar
 
 
 async def dividends(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -121,7 +124,7 @@ def parse_earnings(results: list[Any]) -> Rows:
     """
     # A quarter whose date moved is listed again: the later word counts.
     rows = read_rows(results, EARNINGS, _quarter)
-    return rows.with_frame(lambda frame: frame.unique(EARNINGS.key, keep="last", maintain_order=True))
+    return rows.with_frame(lambda frame: _in_percent(frame).unique(EARNINGS.key, keep="last", maintain_order=True))
 
 
 def _quarter(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -131,7 +134,7 @@ def _quarter(row: dict[str, Any]) -> dict[str, Any] | None:
         "fiscal_year": row.get("fiscal_year"),
         "fiscal_quarter": QUARTERS[row["fiscal_period"]],
         "report_date": row.get("date"),
-        "report_time": _report_time(row.get("time")),
+        "report_time": _report_time(row.get("time"), row.get("date")),
         "eps_estimate": row.get("estimated_eps"),
         "eps_actual": row.get("actual_eps"),
         "eps_surprise": row.get("eps_surprise"),
@@ -212,12 +215,31 @@ def _dates(span: TimeRange, field: str) -> dict[str, str]:
     }
 
 
-def _report_time(time: str | None) -> str | None:
-    if not time:
+def _report_time(clock: str | None, day: str | None) -> str | None:
+    """When a report was published, held against the session of its day, whose close may be an early one."""
+    if not clock or not day:
         return None
-    if time < SESSION_OPENS:
+    try:
+        session, told = session_of(CALENDAR, date.fromisoformat(day)), time.fromisoformat(clock)
+    except ValueError:
+        return None
+    if session is None:
+        return None
+    opens, closes = (moment.astimezone(NEW_YORK).time() for moment in session)
+    if told < opens:
         return "before_open"
-    return "after_close" if time >= SESSION_CLOSES else "during_session"
+    return "after_close" if told >= closes else "during_session"
+
+
+def _in_percent(frame: pl.DataFrame) -> pl.DataFrame:
+    """Surprises as percent of the estimate: the source tells some as a fraction, which the other figures show."""
+    actual, estimate, told = pl.col("eps_actual"), pl.col("eps_estimate"), pl.col("surprise_pct")
+    size = estimate.cast(pl.Float64).abs()
+    right = 100 * (actual - estimate).cast(pl.Float64) / pl.when(size > 0).then(size)
+    fraction = (100 * told - right).abs() < (told - right).abs()
+    most = frame.select((fraction.cast(pl.Int8) * 2 - 1).sum()).item() or 0
+    # Where neither estimate nor result is told, a figure is taken as the others of the answer are.
+    return frame.with_columns(surprise_pct=pl.when(fraction.fill_null(value=most > 0)).then(100 * told).otherwise(told))
 
 
 def _sentiment(insights: list[Any], raw_symbol: str) -> str | None:

@@ -117,6 +117,7 @@ def _contract(row: dict[str, Any], moment: datetime) -> dict[str, Any] | None:
         "volume": (row.get("day") or {}).get("volume"),
         "open_interest": row.get("open_interest"),
         "underlying_price": underlying.get("price", underlying.get("value")),
+        "shares_per_contract": details.get("shares_per_contract"),
         "iv": iv if given else None,
         **{name: greeks.get(name) for name in ("delta", "gamma", "theta", "vega")},
         "iv_origin": "source" if given else None,
