@@ -34,6 +34,7 @@ from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.normalise import numbered
 from market_data.pipeline.write.observe import LATEST
 from market_data.pipeline.write.validate import validate_facts
+from market_data.pipeline.write.withdraw import take_answer
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.series.due import lock_instrument, note_due
 from market_data.storage.series.present import Counts
@@ -95,8 +96,8 @@ class Collector:
             before = result.counts.fetched
             try:
                 async for page in _pages(provider, dataset, instrument, span, now):
-                    result.counts += await asyncio.to_thread(self._store, dataset, instrument, page, span, run_id)
-                    if page.source not in result.sources:
+                    result.counts += await asyncio.to_thread(self._store, result, page, span, run_id)
+                    if page.frame.height and page.source not in result.sources:
                         result.sources.append(page.source)
                     progress(_until(dataset, page, span))
             except StorageError:
@@ -133,7 +134,8 @@ class Collector:
             )
         return found
 
-    def _store(self, dataset: Dataset, instrument: Instrument, page: Page, span: TimeRange, run_id: UUID) -> Counts:
+    def _store(self, result: Collected, page: Page, span: TimeRange, run_id: UUID) -> Counts:
+        dataset, instrument = result.dataset, result.instrument
         if (extent := _extent(dataset, page.frame)) is not None:
             prepare_fact_partitions(self.database, dataset, extent)
         frame = numbered(dataset, page.frame)
@@ -167,11 +169,15 @@ class Collector:
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
             audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
+            if dataset.withdrawable:
+                told[:] = take_answer(connection, Reader(self.database), dataset, instrument, page, span, origin)
             return counts
 
+        told: list[str] = []
         counts = self.database.retrying_transaction(transaction)
         if dataset is SPLITS:
             self._settle(instrument)
+        result.notes += told
         return counts
 
     def _settle(self, instrument: Instrument) -> None:

@@ -18,8 +18,11 @@ import polars as pl
 from market_data.model.actions import APART, ActionState
 from market_data.model.dataset import SPLITS, Dataset
 from market_data.model.instrument import Instrument
+from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.write.believe import believed_splits, sessions_of
+from market_data.pipeline.write.normalise import numbered
+from market_data.storage.facts.actions import Answer, note_answer
 from market_data.storage.facts.append import Provenance
 from market_data.storage.facts.claims import (
     Missing,
@@ -96,6 +99,38 @@ def compare(connection: Connection, reader: Reader, whole: Whole, origin: Proven
         else:
             found.doubted.append(f"{dataset.name} of {row[dataset.time]} is no longer told by {origin.source}: {doubt}")
     return found
+
+
+def take_answer(
+    connection: Connection, reader: Reader, dataset: Dataset, instrument: Instrument, page: Page, asked: TimeRange,
+    origin: Provenance,
+) -> list[str]:  # fmt: skip
+    """Put a source's answer on record and hold what it claimed before against it; returns what is to be told of that.
+
+    Called once a page was appended, in the same transaction, of datasets whose entries may be withdrawn.
+    """
+    at = max(page.fetched_at, origin.now)
+    answer = Answer(source=page.source, asked=asked, complete=page.complete, at=at)
+    note_answer(connection, dataset, instrument, answer)
+    if page.complete is None:
+        return []
+    whole = Whole(
+        dataset=dataset,
+        instrument=instrument,
+        rows=numbered(dataset, page.frame),
+        asked=asked,
+        complete=page.complete,
+        requested_at=page.requested_at,
+        fetched_at=page.fetched_at,
+    )
+    found = compare(connection, reader, whole, origin)
+    told = list(found.doubted)
+    if found.withdrawn:
+        told.append(f"{found.withdrawn} {dataset.name} withdrawn: {page.source} no longer tells them")
+    if found.waiting:
+        waiting = f"{found.waiting} {dataset.name} no longer told by {page.source}"
+        told.append(f"{waiting}: withdrawn once a further answer lacks them")
+    return told
 
 
 def _within(standing: pl.DataFrame, dataset: Dataset, span: TimeRange) -> int:
