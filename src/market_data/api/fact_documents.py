@@ -23,7 +23,8 @@ _EXAMPLES: Final[dict[str, Any]] = {
     "option_type": "call", "expiration": "2026-12-18", "strike": 200, "iv": 0.25, "delta": 0.55, "news_id": "8a41f2",
     "title": "Apple reports its third quarter", "symbols": ["AAPL"], "revision": 1, "period": "5m",
     "kind": "global_accounts", "rate_type": "Regular", "side": "long", "correction": 0,
-   "liquidation_id": "1772323200000-1",
+    "liquidation_id": "1772323200000-1", "component": 1, "date": "2026-02-09", "quote_currency": "USD",
+    "rate": 0.00069, "shares_per_contract": 100,
 }  # fmt: skip
 _TYPES: Final[dict[str, Any]] = {
     "Int64": int, "Float64": float, "String": str, "Boolean": bool, "Date": date, "Datetime": Time, "Decimal": Exact,
