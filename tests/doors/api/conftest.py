@@ -29,6 +29,7 @@ from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.storage.facts.actions import Answer, note_answer
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.server.embedded import EmbeddedServer
 from market_data.storage.work import audit
@@ -154,6 +155,9 @@ def append_facts(app: App, dataset: Dataset, instrument: Instrument, rows: list[
     with app.database.transaction() as connection:
         lock_facts(connection, dataset, instrument)
         append(connection, app.database, dataset, instrument, frame, Provenance(source=source, now=NOW, run_id=RUN))
+        if dataset.withdrawable:
+            asked = TimeRange(NOW - timedelta(days=3650), NOW + timedelta(days=90))
+            note_answer(connection, dataset, instrument, Answer(source=source, asked=asked, complete=None, at=NOW))
 
 
 def fill(app: App) -> None:

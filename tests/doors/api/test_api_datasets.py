@@ -17,7 +17,7 @@ SERIES = {
     "open-interest", "funding-rates", "long-short-ratios", "taker-volumes", "spot-flow", "premium-index",
     "liquidations",
 }  # fmt: skip
-EVENTS = {"trades", "quotes", "dividends", "splits", "earnings", "options", "news"}
+EVENTS = {"fx-rates", "trades", "quotes", "dividends", "splits", "earnings", "options", "news"}
 
 
 def row_of(dataset: Dataset, symbol: str, at: datetime = AT) -> dict[str, Any]:
