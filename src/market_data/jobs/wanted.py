@@ -12,6 +12,7 @@ from market_data.model.session import grid
 from market_data.model.timeframe import TimeRange, from_micros, to_micros
 from market_data.storage.series.coverage import stretches
 from market_data.storage.server.database import Database
+from market_data.storage.work.jobs import collected_spans
 
 
 def unasked(database: Database, series: Series, span: TimeRange, now: datetime) -> TimeRange | None:
@@ -36,17 +37,12 @@ def uncollected(database: Database, dataset: Dataset, instrument: Instrument, sp
 
     What lay ahead when a backfill went through it is asked for again: more may have been announced since.
     """
-    rows = database.rows(
-        "SELECT * FROM (SELECT start_date, least(last_successful_date, updated_at) AS until FROM backfill_state "
-        "WHERE symbol = %s AND asset_class = %s AND dataset = %s AND timeframe IS NULL "
-        "AND last_successful_date IS NOT NULL) been WHERE until > start_date ORDER BY start_date",
-        (instrument.symbol, instrument.asset_class.value, dataset.name),
-    )
+    been = collected_spans(database, dataset, instrument)
     start, end = span.start, span.end
-    for row in rows:
-        if row["start_date"] <= start:
-            start = max(start, row["until"])
-    for row in reversed(rows):
-        if row["until"] >= end:
-            end = min(end, row["start_date"])
+    for one in been:
+        if one.start <= start:
+            start = max(start, one.end)
+    for one in reversed(been):
+        if one.end >= end:
+            end = min(end, one.start)
     return TimeRange(start, end) if start < end else None

@@ -9,13 +9,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 import structlog
-from psycopg.types.json import Jsonb
 
 from market_data.model.errors import MarketDataError
 from market_data.monitoring.delivery import Message, Target
 from market_data.monitoring.readings import Observer, Readings
 from market_data.monitoring.rules import RULES, AlertRule, Finding, findings
-from market_data.storage.work.alerts import AlertState, replace_alerts, stored_alerts
+from market_data.storage.work.alerts import AlertState, note_told, replace_alerts, stored_alerts
 from market_data.storage.work.state import read_state, write_state
 
 log = structlog.get_logger()
@@ -99,12 +98,7 @@ class Watch:
             self._failures[target.key] = reason
             return
         self._failures.pop(target.key, None)
-        with self._database.transaction() as connection:
-            for one in news:
-                connection.execute(
-                    "UPDATE alerts SET told = told || %s WHERE rule = %s AND subject = %s",
-                    [Jsonb({target.key: one.state}), one.rule, one.subject],
-                )
+        note_told(self._database, news, target.key)
 
     def _is_news(self, one: AlertState, key: str) -> bool:
         if one.state == "pending" or (self._policy.critical_only and one.severity != "critical"):

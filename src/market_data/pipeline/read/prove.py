@@ -195,13 +195,7 @@ class Prover:
     def _undone(self, series: Series, span: TimeRange, stored: pl.DataFrame, moment: datetime) -> pl.DataFrame:
         """The stored candles as they were by what the audit of corrections says, newest correction first."""
         rows = {row["timestamp"]: row for row in stored.iter_rows(named=True) if row["created_at"] <= moment}
-        made = self.database.rows(
-            "SELECT timestamp, field_corrected, old_value FROM data_corrections WHERE dataset = 'candles' "
-            "AND symbol = %s AND asset_class = %s AND timeframe = %s AND timestamp >= %s AND timestamp < %s "
-            "AND correction_timestamp > %s ORDER BY id DESC",
-            (*series.key, span.start, span.end, moment),
-        )
-        for correction in made:
+        for correction in self.reader.corrections(series, span, moment):
             if correction["timestamp"] in rows and correction["field_corrected"] in _SAID:
                 rows[correction["timestamp"]][correction["field_corrected"]] = correction["old_value"]
         columns = {name: [row[name] for row in rows.values()] for name in ("timestamp", *_SAID)}

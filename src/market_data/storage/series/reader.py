@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -33,6 +33,19 @@ class Reader:
             f"{_FACTS} FROM candles WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
             "ORDER BY timestamp, source, contract_id, known_from DESC",
             (*series.key, span.start, span.end),
+        )
+
+    def corrections(self, series: Series, span: TimeRange, since: datetime) -> list[dict[str, Any]]:
+        """What was corrected in the candles of a span since a moment, newest first.
+
+        Returns:
+            timestamp, field_corrected, old_value.
+        """
+        return self.database.rows(
+            "SELECT timestamp, field_corrected, old_value FROM data_corrections WHERE dataset = 'candles' "
+            "AND symbol = %s AND asset_class = %s AND timeframe = %s AND timestamp >= %s AND timestamp < %s "
+            "AND correction_timestamp > %s ORDER BY id DESC",
+            (*series.key, span.start, span.end, since),
         )
 
     def versions(self, series: Series, span: TimeRange) -> pl.DataFrame:

@@ -64,6 +64,16 @@ def replace_alerts(connection: Connection, alerts: Sequence[AlertState]) -> None
             )  # fmt: skip
 
 
+def note_told(database: Database, alerts: Sequence[AlertState], target: str) -> None:
+    """Remember that a target, by the hash of its address, was told these alerts in the states they are in."""
+    with database.transaction() as connection:
+        for one in alerts:
+            connection.execute(
+                "UPDATE alerts SET told = told || %s WHERE rule = %s AND subject = %s",
+                [Jsonb({target: one.state}), one.rule, one.subject],
+            )
+
+
 def firing_by_severity(database: Database) -> dict[str, int]:
     """How many alerts fire."""
     rows = database.rows("SELECT severity, count(*) AS n FROM alerts WHERE state = 'firing' GROUP BY severity")

@@ -9,7 +9,11 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from market_data.model.dataset import Dataset
+from market_data.model.instrument import Instrument
 from market_data.model.job import Kind, PartState, Status, Task
+from market_data.model.timeframe import TimeRange
+from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work.job_reads import read_part
 
@@ -160,6 +164,17 @@ def end_part(
         "WHERE backfill_job_id = %s",
         ["completed" if status is Status.COMPLETED else "failed", error, now, status.value, run_id],
     )
+
+
+def collected_spans(database: Database, dataset: Dataset, instrument: Instrument) -> list[TimeRange]:
+    """The ranges that backfills of a dataset have been through, by where they begin; none beyond the moment it ran."""
+    rows = database.rows(
+        "SELECT * FROM (SELECT start_date, least(last_successful_date, updated_at) AS until FROM backfill_state "
+        "WHERE symbol = %s AND asset_class = %s AND dataset = %s AND timeframe IS NULL "
+        "AND last_successful_date IS NOT NULL) been WHERE until > start_date ORDER BY start_date",
+        (instrument.symbol, instrument.asset_class.value, dataset.name),
+    )
+    return [TimeRange(row["start_date"], row["until"]) for row in rows]
 
 
 def fetched_counts(connection: Connection, run_id: UUID) -> dict[str, int]:
