@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -15,10 +16,11 @@ from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.write.ledger import Coverage, Sighting, proved_empty, revise, tally
 from market_data.pipeline.write.normalise import with_ends
-from market_data.storage.series.coverage import State, replace_stretches, stretches, stretches_around
+from market_data.storage.series.coverage import State, Stretch, replace_stretches, stretches, stretches_around
 from market_data.storage.series.present import lock_series
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.gathered import Writes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,10 +72,24 @@ def note_batch(
     Returns:
         How many rows of the ledger were written.
     """
+    ledger = stretches_around(connection, series, span)
+    return note_seen(connection, series, ledger, span, timestamps, source, fetched_at, now)
+
+
+def note_seen(
+    connection: Writes,
+    series: Series,
+    ledger: Sequence[Stretch],
+    span: TimeRange,
+    timestamps: pl.Series,
+    source: str,
+    fetched_at: datetime,
+    now: datetime,
+) -> int:
+    """`note_batch` where the stretches around the span have been read already."""
     sighting = Sighting(
         span=span, opens=timestamps.cast(pl.Int64).to_numpy(), source=source, closed_by=fetched_at, now=now
     )
-    ledger = stretches_around(connection, series, span)
     return replace_stretches(connection, series, ledger, revise(series, ledger, sighting))
 
 

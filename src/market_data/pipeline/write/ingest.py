@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -24,13 +24,14 @@ from market_data.pipeline.write.gaps import note_batch
 from market_data.pipeline.write.normalise import closed_by, normalise
 from market_data.pipeline.write.ripple import extent_of
 from market_data.pipeline.write.validate import Checked, validate
-from market_data.storage.facts.contracts import at_their_time, lives_of, ties_of
+from market_data.storage.facts.contracts import Since, at_their_time, lives_of, ties_of
 from market_data.storage.series.due import lock_instrument
 from market_data.storage.series.present import Counts, Origin, lock_series, next_moment, prepare_partitions
 from market_data.storage.series.reader import Reader
 from market_data.storage.series.verdict import classify
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.gathered import Writes
 from market_data.storage.work import audit
 from market_data.storage.work.quarantine import quarantine, quarantine_unread
 
@@ -105,8 +106,7 @@ def ingest(
     """
     outcome = Outcome()
     started = time.perf_counter()
-    rows = closed_by(normalise(batch.series, batch.frame), batch.fetched_at)
-    checked = validate(batch.series, rows.drop("first_of_timestamp"), shelves.rules)
+    checked = checked_rows(shelves, batch)
     accepted = scored(batch, identified(database, batch, checked.accepted, clock()))
     validated = outcome.lap("validate", started)
     if accepted.height:
@@ -115,7 +115,7 @@ def ingest(
     def transaction(connection: Connection) -> Outcome:
         attempt = Outcome(seconds={"validate": validated - started})
         found = replace(checked, accepted=accepted)
-        _store(connection, database, shelves, batch, purpose, clock, found, attempt, also)
+        store(connection, database, shelves, batch, purpose, clock, found, attempt, also)
         return attempt
 
     try:
@@ -130,6 +130,12 @@ def ingest(
         raise
 
 
+def checked_rows(shelves: Shelves, batch: Batch) -> Checked:
+    """The batch's closed candles, normalised and parted by the rejecting rules."""
+    rows = closed_by(normalise(batch.series, batch.frame), batch.fetched_at)
+    return validate(batch.series, rows.drop("first_of_timestamp"), shelves.rules)
+
+
 def identified(database: Database, batch: Batch, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """The rows with `contract_id`; those that are not of the series' own contract say so in their remarks."""
     if batch.contract is None or rows.is_empty():
@@ -137,6 +143,11 @@ def identified(database: Database, batch: Batch, rows: pl.DataFrame, now: dateti
     with database.transaction() as connection:
         lives = lives_of(connection, batch.contract, now)
         owned = ties_of(connection, batch.series.instrument)
+    return owned_by(rows, lives, owned)
+
+
+def owned_by(rows: pl.DataFrame, lives: Sequence[Since], owned: Sequence[Since]) -> pl.DataFrame:
+    """The rows with `contract_id`, by who bore the name and whose series it is, each in its time."""
     ids = at_their_time(rows["timestamp"], lives)
     own = at_their_time(rows["timestamp"], owned)
     foreign = (ids != own).fill_null(value=False)
@@ -155,7 +166,7 @@ def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:
     return aged.with_columns(fact_score(batch.series, aged))
 
 
-def _store(
+def store(
     connection: Connection,
     database: Database,
     shelves: Shelves,
@@ -164,8 +175,9 @@ def _store(
     clock: Clock,
     checked: Checked,
     outcome: Outcome,
-    also: Also,
+    also: Also = lambda *_: None,
 ) -> None:
+    """Write a checked batch, scored and identified, in the caller's transaction."""
     series, started = batch.series, time.perf_counter()
     lock_instrument(connection, series.instrument, exclusive=False)
     lock_series(connection, series)
@@ -188,13 +200,14 @@ def _store(
     quarantine(connection, series, checked.rejected, batch.source, purpose.run_id, now)
     quarantine_unread(connection, CANDLES, series, batch.unread, batch.source, purpose.run_id, now)
     note_batch(connection, series, batch.span, checked.accepted["timestamp"], batch.source, batch.fetched_at, now)
-    _log(connection, batch, purpose, outcome.counts, now)
+    log_batch(connection, batch, purpose, outcome.counts, now)
     for span in change.spans:
         audit.refresh_quality(connection, series.instrument, span, now)
     outcome.lap("store", started + change.compute_seconds)
 
 
-def _log(connection: Connection, batch: Batch, purpose: Purpose, counts: Counts, now: datetime) -> None:
+def log_batch(connection: Writes, batch: Batch, purpose: Purpose, counts: Counts, now: datetime) -> None:
+    """Note that a batch was fetched and how far its run has come."""
     fetch = audit.Fetch(
         instrument=batch.series.instrument,
         timeframe=batch.series.timeframe,

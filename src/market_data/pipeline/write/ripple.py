@@ -161,15 +161,22 @@ def observed(
     reader: Reader, shelves: Shelves, series: Series, rows: pl.DataFrame, as_of: datetime | None = None
 ) -> Mapping[str, pl.DataFrame]:
     """Own-clock values that the derived columns of `rows` use, by dataset; empty for what has none."""
-    if series.asset_class is not AssetClass.CRYPTO or rows.is_empty():
+    if rows.is_empty():
+        return {}
+    extent = extent_of(rows["timestamp"])
+    until: datetime = rows["end"].max()  # type: ignore[assignment]  # stored candles are on the grid
+    found: dict[str, pl.DataFrame] = {}
+    for name, history in histories(shelves, series).items():
+        wanted = TimeRange(extent.start - history, until + MICROSECOND)
+        found[name] = reader.observations(DATASETS[name], series.instrument, wanted, as_of)
+    return found
+
+
+def histories(shelves: Shelves, series: Series) -> dict[str, timedelta]:
+    """By dataset how long before a candle's open its derived columns look at own-clock values."""
+    if series.asset_class is not AssetClass.CRYPTO:
         return {}
     spans = dict(OBSERVED_SPANS)
     for name, span in shelves.history().items():
         spans[name] = max(span, spans.get(name, timedelta(0)))
-    extent = extent_of(rows["timestamp"])
-    until: datetime = rows["end"].max()  # type: ignore[assignment]  # stored candles are on the grid
-    found: dict[str, pl.DataFrame] = {}
-    for name, span in spans.items():
-        wanted = TimeRange(extent.start - span - series.timeframe.duration, until + MICROSECOND)
-        found[name] = reader.observations(DATASETS[name], series.instrument, wanted, as_of)
-    return found
+    return {name: span + series.timeframe.duration for name, span in spans.items()}

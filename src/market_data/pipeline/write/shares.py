@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Final
 
 import numpy as np
 import polars as pl
 
+from market_data.model.actions import Split
 from market_data.model.cuts import Cut
 from market_data.model.instrument import AssetClass, Series
 from market_data.model.observation import IntArray, micros
@@ -33,10 +35,13 @@ def cuts_of(reader: Reader, series: Series, rows: pl.DataFrame, as_of: datetime 
         return []
     if series.asset_class is AssetClass.CRYPTO:
         return changes_of_contract(rows)
-    splits = believed_splits(reader, series.instrument, as_of or EVER)
+    return cuts_at(believed_splits(reader, series.instrument, as_of or EVER)) + changes_of_contract(rows)
+
+
+def cuts_at(splits: Iterable[Split]) -> list[Cut]:
+    """The cuts of those splits that apply."""
     # A regular session lies within one UTC day: what ends after the date's midnight is of that date or later.
-    cuts = [Cut((each.date - EPOCH).days * DAY_MICROS, each.ratio) for each in splits if each.applies]
-    return cuts + changes_of_contract(rows)
+    return [Cut((each.date - EPOCH).days * DAY_MICROS, each.ratio) for each in splits if each.applies]
 
 
 def changes_of_contract(rows: pl.DataFrame) -> list[Cut]:

@@ -8,10 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+import polars as pl
+
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
+from market_data.storage.wire.gathered import Writes
 
 
 class State(StrEnum):
@@ -55,6 +58,7 @@ class Stretch:
 _COLUMNS: Final = (
     "start_time, end_time, state, detected_at, filled_at, filled_by, tries, next_try_at, last_error"  # as in Stretch
 )
+_VALUES: Final = _COLUMNS.removeprefix("start_time, ")
 _OF_SERIES: Final = "symbol = %(symbol)s AND asset_class = %(asset_class)s AND timeframe = %(timeframe)s"
 # One bound is strict so that the neighbour of a stretch that begins just at the span's start is found too.
 _AROUND: Final = f"""
@@ -73,6 +77,11 @@ def stretches_around(connection: Connection, series: Series, span: TimeRange) ->
     return [_stretch(row) for row in connection.execute(_AROUND, parameters)]
 
 
+def around(rows: pl.DataFrame) -> list[Stretch]:
+    """Stretches from rows of the ledger."""
+    return [_stretch(row) for row in rows.iter_rows()]
+
+
 def stretches(
     connection: Connection, series: Series, span: TimeRange | None = None, state: State | None = None
 ) -> list[Stretch]:
@@ -88,16 +97,15 @@ def stretches(
     return [_stretch(row) for row in found]
 
 
-def replace_stretches(
-    connection: Connection, series: Series, before: Sequence[Stretch], after: Sequence[Stretch]
-) -> int:
+def replace_stretches(connection: Writes, series: Series, before: Sequence[Stretch], after: Sequence[Stretch]) -> int:
     """Turn the stretches `before` into `after`, writing only what differs; returns how many rows were written."""
     kept = set(before) & set(after)
-    gone = [stretch.start for stretch in before if stretch not in kept]
     new = [stretch for stretch in after if stretch not in kept]
-    if gone:
+    gone = [stretch.start for stretch in before if stretch not in kept]
+    renewed = {stretch.start for stretch in new}
+    if left := [start for start in gone if start not in renewed]:
         connection.execute(
-            f"DELETE FROM coverage WHERE {_OF_SERIES} AND start_time = ANY(%(gone)s)", _key(series) | {"gone": gone}
+            f"DELETE FROM coverage WHERE {_OF_SERIES} AND start_time = ANY(%(gone)s)", _key(series) | {"gone": left}
         )
     if new:
         columns = zip(*((s.start, s.end, s.state.value, s.detected_at, s.filled_at, s.filled_by, s.tries,
@@ -105,7 +113,8 @@ def replace_stretches(
         connection.execute(
             f"INSERT INTO coverage (symbol, asset_class, timeframe, {_COLUMNS}) SELECT %s, %s, %s, * FROM unnest("
             "%s::timestamptz[], %s::timestamptz[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::text[], "
-            "%s::integer[], %s::timestamptz[], %s::text[])",
+            "%s::integer[], %s::timestamptz[], %s::text[]) ON CONFLICT (symbol, asset_class, timeframe, start_time) "
+            f"DO UPDATE SET ({_VALUES}) = ROW ({', '.join(f'excluded.{name}' for name in _VALUES.split(', '))})",
             [*series.key, *map(list, columns)],
         )
     return len(gone) + len(new)

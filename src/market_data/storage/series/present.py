@@ -20,16 +20,18 @@ from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.series.own_features import own_among, stored_own, write_own
 from market_data.storage.series.verdict import COMPARED, Verdict
 from market_data.storage.server.database import Database
-from market_data.storage.server.partitions import ensure_partitions
+from market_data.storage.server.partitions import ensure_partitions, partitions_of
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.copy_in import copy_in
 from market_data.storage.wire.copy_out import copy_out
+from market_data.storage.wire.gathered import Writes
 
 # The columns of a candle that the present shows as its source gave them.
 _PRESENT_VALUES: Final = (
     *("open", "high", "low", "close", "volume"),
     *("quote_volume", "vwap", "trade_count", "taker_buy_volume"),
 )
+_GROWING: Final = ("candles", "market_data_v2")
 _SERIES: Final = ("symbol", "asset_class", "timeframe")
 _KEY: Final = (*_SERIES, "timestamp")
 
@@ -67,10 +69,17 @@ class Origin:
 
 
 def prepare_partitions(database: Database, span: TimeRange) -> None:
-    """Make the partitions that candles of `span` need, in a short transaction of its own ahead of the write."""
+    """Make the partitions that candles of `span` need, in a short transaction of its own ahead of the write.
+
+    Those seen once are not looked for again, until a write fails (`Database.partitions` is cleared then).
+    """
+    wanted = [(table, each) for table in _GROWING for each in partitions_of(table, span.start, span.end)]
+    if all(each.name in database.partitions for _, each in wanted):
+        return
     with database.transaction() as connection:
-        for table in ("candles", "market_data_v2"):
+        for table in _GROWING:
             ensure_partitions(connection, table, span.start, span.end)
+    database.partitions.update(each.name for _, each in wanted)
 
 
 def lock_series(connection: Connection, series: Series) -> None:
@@ -86,7 +95,7 @@ def next_moment(connection: Connection, series: Series, now: datetime) -> dateti
     return now if row is None else max(now, row[0] + MICROSECOND)
 
 
-def note_moment(connection: Connection, series: Series, moment: datetime) -> None:
+def note_moment(connection: Writes, series: Series, moment: datetime) -> None:
     """Remember that the series changed at this moment."""
     connection.execute(
         "INSERT INTO series_moments VALUES (%s, %s, %s, %s) ON CONFLICT (symbol, asset_class, timeframe) "
@@ -110,17 +119,18 @@ def write(
     """
     counts = {verdict: judged.filter(pl.col("verdict") == verdict) for verdict in Verdict}
     if counts[Verdict.UNCHANGED].height < judged.height:
-        _append_facts(connection, series, judged, origin)
         present = derived.drop(own_among(derived.columns))
-        _insert_present(connection, series, counts[Verdict.INSERTED], present, origin)
+        first = first_of(series, counts[Verdict.INSERTED], present, origin)
+        append(connection, facts_of(series, judged, origin), first)
         _update_present(connection, series, counts[Verdict.UPDATED], present, origin)
         write_own(connection, series, derived)
     return Counts(**{verdict.value: rows.height for verdict, rows in counts.items()})
 
 
-def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin) -> None:
+def facts_of(series: Series, judged: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+    """The versions that judged rows add to `candles`."""
     new = judged.filter(pl.col("verdict") != Verdict.UNCHANGED)
-    facts = new.select(
+    return new.select(
         *_identity(series),
         "timestamp",
         source=pl.lit(origin.source),
@@ -132,7 +142,15 @@ def _append_facts(connection: Connection, series: Series, judged: pl.DataFrame, 
         run_id=pl.lit(str(origin.run_id)),
         **{name: pl.col(name) for name in (*CANDLES.values, "quality_score", "data_age_seconds", "contract_id")},
     )
+
+
+def append(connection: Connection, facts: pl.DataFrame, present: pl.DataFrame) -> None:
+    """Add versions, and rows of the present that are the first at their timestamps, of any number of series.
+
+    Nothing stands there and the series are locked: straight into the tables, whose keys guard the rest.
+    """
     copy_in(connection, "candles", facts)
+    copy_in(connection, "market_data_v2", present)
 
 
 def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
@@ -150,16 +168,11 @@ def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, ori
     )
 
 
-def _insert_present(
-    connection: Connection, series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin
-) -> None:
-    if rows.is_empty():
-        return
-    present = _present_rows(series, rows, derived, origin).with_columns(
+def first_of(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
+    """Inserted rows as the present shows them."""
+    return _present_rows(series, rows, derived, origin).with_columns(
         revision=pl.lit(1, pl.Int32), created_at=pl.lit(origin.now)
     )
-    # Nothing stands at these timestamps and the series is locked: straight into the table, its key guards the rest.
-    copy_in(connection, "market_data_v2", present)
 
 
 def _update_present(

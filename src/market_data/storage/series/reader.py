@@ -15,7 +15,7 @@ from market_data.model.timeframe import TimeRange
 from market_data.storage.series.own_features import selection
 from market_data.storage.server.database import Database
 
-_FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds", "contract_id"))
+FACTS: Final = ", ".join((*CANDLES.values, "quality_score", "data_age_seconds", "contract_id"))
 _OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
 MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -30,7 +30,7 @@ class Reader:
         """The newest version per timestamp, source and contract in [start, end), with `known_from`, `chosen`."""
         return self.database.frame(
             "SELECT DISTINCT ON (timestamp, source, contract_id) timestamp, source, known_from, chosen, "
-            f"{_FACTS} FROM candles WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
+            f"{FACTS} FROM candles WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s "
             "ORDER BY timestamp, source, contract_id, known_from DESC",
             (*series.key, span.start, span.end),
         )
@@ -51,7 +51,7 @@ class Reader:
     def versions(self, series: Series, span: TimeRange) -> pl.DataFrame:
         """Every version of every source in [start, end), by timestamp and then in the order they became known."""
         return self.database.frame(
-            f"SELECT timestamp, source, known_from, chosen, fetched_at, {_FACTS} FROM candles "
+            f"SELECT timestamp, source, known_from, chosen, fetched_at, {FACTS} FROM candles "
             f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s ORDER BY timestamp, known_from, source",
             (*series.key, span.start, span.end),
         )
@@ -84,7 +84,7 @@ class Reader:
     def _standing(self, series: Series, as_of: datetime | None, span: TimeRange) -> pl.DataFrame:
         known, moments = _known_by(as_of)
         return self.database.frame(
-            f"SELECT DISTINCT ON (timestamp) timestamp, {_FACTS}, source, known_from FROM candles "
+            f"SELECT DISTINCT ON (timestamp) timestamp, {FACTS}, source, known_from FROM candles "
             f"WHERE {_OF_SERIES} AND timestamp >= %s AND timestamp < %s AND chosen {known} "
             "ORDER BY timestamp, known_from DESC",
             (*series.key, span.start, span.end, *moments),
@@ -100,19 +100,15 @@ class Reader:
         """
         side, direction = ("timestamp < %s", "DESC") if earlier else ("timestamp >= %s", "ASC")
         known, moments = _known_by(as_of)
-        limit = count + count // 8 + 16
+        limit = versions_worth(count)
         while True:
             rows = self.database.frame(
-                f"SELECT timestamp, {_FACTS}, source, known_from FROM candles WHERE {_OF_SERIES} AND {side} AND chosen "
+                f"SELECT timestamp, {FACTS}, source, known_from FROM candles WHERE {_OF_SERIES} AND {side} AND chosen "
                 f"{known} ORDER BY timestamp {direction}, source {direction}, known_from {direction} LIMIT {limit}",
                 (*series.key, moment, *moments),
             )
-            whole = rows.height < limit
-            if not whole:
-                # More versions of the last one may follow.
-                rows = rows.filter(pl.col("timestamp") != rows["timestamp"][-1])
-            found = rows.sort("known_from").unique("timestamp", keep="last").sort("timestamp", descending=earlier)
-            if whole or found.height >= count:
+            found = newest_of(rows, limit, earlier=earlier)
+            if rows.height < limit or found.height >= count:
                 return found.head(count).sort("timestamp")
             limit *= 4
 
@@ -206,6 +202,20 @@ class Reader:
             f"ORDER BY timestamp{bounded}",
             (*series.key, span.start, span.end),
         )["timestamp"]
+
+
+def versions_worth(candles: int) -> int:
+    """How many versions to read for so many candles, most of which have one."""
+    return candles + candles // 8 + 16
+
+
+def newest_of(versions: pl.DataFrame, limit: int, *, earlier: bool) -> pl.DataFrame:
+    """The newest version of each candle, nearest first, of versions read in the order of the index up to a limit."""
+    if versions.height == limit:
+        # More versions of the last one may follow.
+        versions = versions.filter(pl.col("timestamp") != versions["timestamp"][-1])
+    newest = versions.sort("known_from").unique("timestamp", keep="last")
+    return newest.sort("timestamp", descending=earlier)
 
 
 def _known_by(as_of: datetime | None) -> tuple[str, tuple[datetime, ...]]:

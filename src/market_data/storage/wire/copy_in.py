@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ _NULLS: Final[dict[str, PolarsDataType]] = {
     "uuid": pl.Binary,
     "_text": pl.List(pl.String),
 }
+# Where every closed candle goes: their types are asked for once.
+_LASTING: Final = frozenset({"candles", "market_data_v2"})
+_KNOWN: dict[tuple[str, str], dict[str, str]] = {}
 _TEXTS: Final = frozenset({"text", "varchar", "bpchar", "name"})
 
 
@@ -44,13 +47,9 @@ def copy_in(connection: Connection, table: str, frame: pl.DataFrame) -> int:
         StorageError: when a column does not exist or cannot be stored exactly as the table's type, or the server
             refuses a row.
     """
-    with translated(connection.info.dsn):
-        types = _column_types(connection, table)
-    unknown = [name for name in frame.columns if name not in types]
-    if unknown:
-        raise StorageError(f"{table} has no column {', '.join(unknown)}")
     if frame.is_empty():
         return 0
+    types = _types_of(connection, table, frame.columns)
     encoder = _encoder(frame.slice(0, 0), types)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, frame.columns))
@@ -74,6 +73,20 @@ def copy_in(connection: Connection, table: str, frame: pl.DataFrame) -> int:
                 pending = thread.submit(encoded, index + 1)
             copy.write(data)
     return frame.height
+
+
+def _types_of(connection: Connection, table: str, columns: Sequence[str]) -> dict[str, str]:
+    """The types of a table's columns; of lasting tables they are remembered until one is wanted that was not there."""
+    place = (connection.info.dsn, table)
+    types = _KNOWN.get(place, {})
+    if any(name not in types for name in columns):
+        with translated(connection.info.dsn):
+            types = _column_types(connection, table)
+        if unknown := [name for name in columns if name not in types]:
+            raise StorageError(f"{table} has no column {', '.join(unknown)}")
+        if table in _LASTING:
+            _KNOWN[place] = types
+    return types
 
 
 def _column_types(connection: Connection, table: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.copy_in import copy_in
+from market_data.storage.wire.gathered import Writes
 from market_data.storage.work.summaries import TOTALS
 
 SERIES_COLUMNS: Final = ("symbol", "asset_class", "timeframe")
@@ -67,7 +68,7 @@ def stop_run(connection: Connection, run_id: UUID, counts: Counts, now: datetime
     )
 
 
-def log_fetch(connection: Connection, fetch: Fetch, now: datetime) -> None:
+def log_fetch(connection: Writes, fetch: Fetch, now: datetime) -> None:
     """Append to enrichment_fetch_log."""
     instrument, counts = fetch.instrument, fetch.counts
     connection.execute(
@@ -110,10 +111,7 @@ def log_failure(
     error: MarketDataError,
     now: datetime,
 ) -> None:
-    """Append a fetch that failed to enrichment_fetch_log, in a transaction of its own.
-
-    A source that does not list the symbol or does not serve the data has answered: that is not logged as a failure.
-    """
+    """Append a fetch that failed to enrichment_fetch_log, in its own transaction; not where the source answered."""
     if isinstance(error, UnknownInstrument | UnsupportedRequest):
         return
     fetch = Fetch(
@@ -133,7 +131,7 @@ def log_failure(
 
 
 def log_compute(
-    connection: Connection, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime
+    connection: Writes, series: Series, derived: pl.DataFrame, features: list[str], ms: float, now: datetime
 ) -> None:
     """Append to enrichment_compute_log: how many rows, and which features were null throughout."""
     missing = [name for name in features if derived[name].null_count() == derived.height]
@@ -176,15 +174,19 @@ def record_disagreements(connection: Connection, series: Series, disagreements: 
 
 
 def refresh_quality(connection: Connection, instrument: Instrument, span: TimeRange, now: datetime) -> None:
-    """Recount data_quality_metrics of the days of `span` from the rows stored for all timeframes.
+    """Recount data_quality_metrics of the days of `span` from the rows of all timeframes.
 
-    Call it last: other timeframes of the instrument wait from here until the transaction ends, so that each counts what
-    the others have committed.
+    Call it last: other timeframes wait from here until the transaction ends, so that each counts the others' rows.
     """
     connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))",
         [f"quality of {instrument.symbol}/{instrument.asset_class}"],
     )
+    recount_quality(connection, instrument, span, now)
+
+
+def recount_quality(connection: Writes, instrument: Instrument, span: TimeRange, now: datetime) -> None:
+    """The recount alone, for whoever holds its lock."""
     connection.execute(
         _QUALITY_OF_DAYS,
         {
@@ -235,7 +237,7 @@ def _errors(connection: Connection, series: Series, error: str | None) -> str | 
 
 
 def record_progress(
-    connection: Connection, series: Series, job_id: UUID, span: TimeRange, done_until: datetime, now: datetime
+    connection: Writes, series: Series, job_id: UUID, span: TimeRange, done_until: datetime, now: datetime
 ) -> None:
     """Note in backfill_state how far a series has come; committed with the rows themselves."""
     status = "completed" if done_until >= span.end else "in_progress"
