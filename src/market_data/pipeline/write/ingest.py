@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import polars as pl
@@ -35,6 +35,7 @@ from market_data.storage.wire.gathered import Writes
 from market_data.storage.work import audit
 from market_data.storage.work.quarantine import quarantine, quarantine_unread
 
+Written = TypeVar("Written")
 Clock = Callable[[], datetime]
 # Told the accepted rows with their verdicts, inside the transaction that writes them.
 Also = Callable[[Connection, pl.DataFrame, datetime], None]
@@ -119,7 +120,7 @@ def ingest(
         return attempt
 
     try:
-        stored = database.retrying_transaction(transaction)
+        stored = writing(database, transaction)
         if accepted.height:
             settle_near(database, shelves, batch.series.instrument, extent_of(accepted["timestamp"]), clock)
         return stored
@@ -127,6 +128,15 @@ def ingest(
         raise
     except Exception as error:  # what breaks between fetching and storing is computing: its log is kept
         audit.log_compute_failure(database, batch.series, error, clock())
+        raise
+
+
+def writing(database: Database, transaction: Callable[[Connection], Written]) -> Written:
+    """Run a transaction that writes candles; when it fails, partitions are looked for again the next time."""
+    try:
+        return database.retrying_transaction(transaction)
+    except BaseException:
+        database.partitions.clear()
         raise
 
 

@@ -35,6 +35,7 @@ from market_data.pipeline.write.ingest import (
     owned_by,
     scored,
     store,
+    writing,
 )
 from market_data.pipeline.write.normalise import with_ends
 from market_data.pipeline.write.ripple import COLUMNS, extent_of, histories
@@ -139,7 +140,7 @@ class _Together:
         for checked in self.checked:
             if checked.accepted.height:
                 prepare_partitions(self.database, extent_of(checked.accepted["timestamp"]))
-        outcomes, near = self.database.retrying_transaction(self._write)
+        outcomes, near = writing(self.database, self._write)
         for place in near:
             instrument, rows = self.offers[place].batch.series.instrument, self.checked[place].accepted
             settle_near(self.database, self.shelves, instrument, extent_of(rows["timestamp"]), self.clock)

@@ -71,7 +71,7 @@ class Origin:
 def prepare_partitions(database: Database, span: TimeRange) -> None:
     """Make the partitions that candles of `span` need, in a short transaction of its own ahead of the write.
 
-    Those seen once are not looked for again, until a write fails (`Database.partitions` is cleared then).
+    Those seen once are not looked for again, until a write fails.
     """
     wanted = [(table, each) for table in _GROWING for each in partitions_of(table, span.start, span.end)]
     if all(each.name in database.partitions for _, each in wanted):

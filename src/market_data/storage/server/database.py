@@ -68,8 +68,7 @@ class Database:
         self.server = server
         self._conninfo = conninfo
         self.name = masked_url(conninfo())
-        # Names of partitions known to be there; a write that fails clears it.
-        self.partitions: set[str] = set()
+        self.partitions: set[str] = set()  # seen to be there; whoever's write fails clears it
         self._session = Session(lock_seconds, statement_seconds, idle_seconds).settings
         self._probe_until_alive()
         self._pool = self._open_pool(1, pool_size, wait_seconds)
@@ -145,12 +144,8 @@ class Database:
         Raises:
             MarketDataError: ours for whatever PostgreSQL raises in the block, the original as its cause.
         """
-        try:
-            with self._connection() as connection, connection.transaction():
-                yield connection
-        except BaseException:
-            self.partitions.clear()
-            raise
+        with self._connection() as connection, connection.transaction():
+            yield connection
 
     def retrying_transaction(self, fn: Callable[[Connection], T], *, attempts: int = ATTEMPTS) -> T:
         """Run `fn` in a transaction, again when it met a deadlock or a serialization failure.
