@@ -44,7 +44,7 @@ Source = Annotated[
 ]
 
 
-def _forms(model: type[Any]) -> dict[int | str, dict[str, Any]]:
+def forms(model: type[Any]) -> dict[int | str, dict[str, Any]]:
     """What `responses` say of a route that answers in every form."""
     others: dict[str, Any] = {
         form.value: {"schema": {"type": "string", "format": "binary"}} for form in Form if form is not Form.JSON
@@ -56,7 +56,7 @@ def _forms(model: type[Any]) -> dict[int | str, dict[str, Any]]:
 _CLOSED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "Not modified since the ETag of If-None-Match"}}
 
 
-@router.get("/features/{symbol}/{timeframe}", responses={**_forms(FeaturesPage), **_CLOSED})
+@router.get("/features/{symbol}/{timeframe}", responses={**forms(FeaturesPage), **_CLOSED})
 def features(
     served: Backing,
     request: Request,
@@ -85,7 +85,7 @@ def features(
     return wanted.answer(accepted(accept), if_none_match, request.url.query)
 
 
-@router.get("/candles/{symbol}/{timeframe}", responses={**_forms(CandlesPage), **_CLOSED})
+@router.get("/candles/{symbol}/{timeframe}", responses={**forms(CandlesPage), **_CLOSED})
 def candles(
     served: Backing,
     request: Request,
@@ -144,7 +144,7 @@ def _serve_facts(dataset: Dataset) -> None:
         facts,
         name=dataset.name,
         description=dataset.about,
-        responses={**_forms(FACT_PAGES[dataset.name]), **_CLOSED},
+        responses={**forms(FACT_PAGES[dataset.name]), **_CLOSED},
     )
 
 

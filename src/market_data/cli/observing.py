@@ -1,7 +1,8 @@
-"""``observations``: what is stored of a symbol besides candles, dataset by dataset."""
+"""``observations`` and ``bars``: what is stored of a symbol besides candles, and bars made of its trades."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
@@ -22,9 +23,11 @@ from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_rows, say
 from market_data.cli.writing import Format, check_target, write
 from market_data.model.errors import UsageError
+from market_data.model.timeframe import EPOCH, TimeRange
 
 # In a table, when nothing else is asked for.
 NEWEST: Final = 20
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def observations(
@@ -69,3 +72,45 @@ def observations(
         say(f"{instrument}: no {wanted.path} stored{how}")
     else:
         print_rows(f"{instrument} {wanted.path}", rows.to_dicts())
+
+
+def bars(
+    context: typer.Context,
+    symbol: Symbol,
+    asset_class: AssetClassName = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Of this length: 90s, 7m30s, 2h; a day is a multiple of it.")
+    ] = None,
+    volume: Annotated[str | None, typer.Option(metavar="UNITS", help="Each of so many units traded.")] = None,
+    dollars: Annotated[
+        str | None, typer.Option(metavar="MONEY", help="Each of so much money, in the quote currency.")
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    form: Annotated[Format, typer.Option("--format", "-f", help="How to write them.")] = Format.TABLE,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Show bars made of the stored trades, or export them."""
+    import polars as pl
+
+    from market_data.model.bars import SCHEMA
+    from market_data.pipeline.read.bars import bars as made
+    from market_data.pipeline.read.bars import parse_cut
+
+    invocation: Invocation = context.obj
+    cut = parse_cut(every, volume, dollars)
+    form = Format.JSON if as_json else form
+    check_target(form, out)
+    span = stored_range(parse_moment(start, "--start"), parse_moment(end, "--end"))
+    (instrument,) = parse_instruments([symbol], asset_class, invocation.settings())
+    with invocation.app() as app:
+        (instrument,) = as_known(app, [instrument], asset_class)
+        frames = made(app.database, instrument, span or TimeRange(EPOCH, LATEST), cut)
+        rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+    if form is not Format.TABLE:
+        write(rows, form, out, "bars")
+    elif rows.is_empty():
+        say(f"{instrument}: no trades stored; fetch them with 'market-data backfill trades --symbol {symbol}'")
+    else:
+        print_rows(f"{instrument} bars, the newest {NEWEST} of {rows.height:,}", rows.tail(NEWEST).to_dicts())

@@ -130,6 +130,35 @@ class MarketData(Facts):
         moments = {name: _text(asked.pop(name, None)) for name in ("start", "end", "as_of")}
         return self._transport.frame(f"/api/v1/market/{DATASETS[dataset].path}/{_part(symbol)}", **moments, **asked)
 
+    def bars(
+        self,
+        symbol: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        every: str | None = None,
+        volume: str | int | None = None,
+        dollars: str | int | None = None,
+        asset_class: str | None = None,
+        limit: int | None = None,
+    ) -> pl.DataFrame:
+        """Bars made of the stored trades: of a length (`every="90s"`), of a volume, or of an amount of money.
+
+        Raises:
+            UnknownInstrument: when it is not tracked and nothing is stored of it.
+            UsageError: when an argument is wrong, or not exactly one of the three is given.
+        """
+        return self._transport.frame(
+            f"/api/v1/market/bars/{_part(symbol)}",
+            start=_text(start),
+            end=_text(end),
+            every=every,
+            volume=volume,
+            dollars=dollars,
+            asset_class=asset_class,
+            limit=limit,
+        )
+
     def status(self, symbol: str, asset_class: str | None = None) -> dict[str, Any]:
         """Where an instrument stands: freshness, quality, what is stored."""
         return self._get(f"enrichment/status/{_part(symbol)}", asset_class=asset_class)

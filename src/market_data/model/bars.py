@@ -57,7 +57,7 @@ def bars_of_trades(trades: pl.DataFrame, cut: Cut) -> pl.DataFrame:
         cut: where bars end.
     """
     if trades.is_empty():
-        return pl.DataFrame(schema=_SCHEMA)
+        return pl.DataFrame(schema=SCHEMA)
     if cut.every is not None:
         length = cut.every // MICROSECOND
         begin = trades["timestamp"].cast(UTC_MICROS).cast(pl.Int64) // length * length
@@ -72,7 +72,7 @@ def bars_of_trades(trades: pl.DataFrame, cut: Cut) -> pl.DataFrame:
 
 _MONEY: Final = pl.col("price") * pl.col("size")
 _VALUES: Final = {name: name for name in COLUMNS[2:-1]}
-_SCHEMA: Final = {
+SCHEMA: Final = {
     "timestamp": UTC_MICROS, "end": UTC_MICROS,
     **dict.fromkeys(("open", "high", "low", "close", "volume", "quote_volume", "vwap"), EXACT),
     "trade_count": pl.Int64(), "taker_buy_volume": EXACT, "complete": pl.Boolean(),

@@ -93,3 +93,22 @@ def test_who_is_only_spoken_of_or_stored_as_another_class_is_known(
         assert asking.get("/api/v1/market/dividends/PEP").json()["count"] == 0
         assert asking.get("/api/v1/market/dividends/SPY").json()["asset_class"] == "etf"
         assert asking.get("/api/v1/market/dividends/SPY", params={"asset_class": "stock"}).status_code == 404
+
+
+def test_bars_are_made_of_the_stored_trades_page_by_page(filled: Any, asking: Any, address: str) -> None:
+    """25 trades of BTC, a second apart from midnight on, 0.25 each at 7000.5 and up."""
+    params = {"every": "10s", "start": "2026-02-01", "end": "2026-02-02", "limit": 2}
+    first = asking.get("/api/v1/market/bars/BTC", params=params).json()
+    assert [(row["open"], row["close"], row["volume"], row["complete"]) for row in first["bars"]] == [
+        (7000.5, 7009.5, 2.5, True), (7010.5, 7019.5, 2.5, True),
+    ]  # fmt: skip
+    second = asking.get("/api/v1/market/bars/BTC", params=params | {"start": first["next"]}).json()
+    assert [(row["timestamp"], row["close"], row["complete"]) for row in second["bars"]] == [
+        ("2026-02-01T00:00:20Z", 7024.5, False)
+    ]
+    assert second["next"] is None
+    with MarketData(address) as data:
+        assert data.bars("BTC", "2026-02-01", "2026-02-02", volume=3)["volume"].to_list() == [3, 3, Decimal("0.25")]
+    wrong = asking.get("/api/v1/market/bars/BTC", params={"every": "7h"})
+    assert (wrong.status_code, "7h" in wrong.text or "7:00:00" in wrong.text) == (422, True)
+    assert asking.get("/api/v1/market/bars/NOSUCH", params={"every": "1m"}).status_code == 404

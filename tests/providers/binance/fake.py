@@ -87,6 +87,7 @@ class Source:
         self.checksums: dict[str, str] = {}
         self.labels_are_starts = True
         self.used_weight = 40
+        self.most_trades = 1000
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -161,7 +162,7 @@ class Source:
             if "startTime" in params:
                 return error(400, -1128, "Combination of optional parameters invalid.")
             first = int(params["fromId"])
-            numbers = range(first, first + int(params["limit"]))
+            numbers = range(first, first + min(int(params["limit"]), self.most_trades))
         else:
             begin, end = int(params["startTime"]), int(params["endTime"])
             if end - begin >= 3_600_000:
@@ -169,7 +170,7 @@ class Source:
             if begin < millis(self.now - timedelta(hours=48)):
                 return error(400, -1130, "startTime is too long ago.")
             first = -(-begin // 2000)
-            numbers = range(first, min(end // 2000 + 1, first + int(params["limit"])))
+            numbers = range(first, min(end // 2000 + 1, first + min(int(params["limit"]), self.most_trades)))
         rows = [trade(number) for number in numbers if number * 2000 <= millis(self.now)]
         return httpx.Response(200, content=json.dumps(rows, separators=(",", ":")).encode())
 

@@ -344,7 +344,33 @@ def test_trades_page_by_time_then_by_number() -> None:
     assert (numbers.diff().drop_nulls() == 1).all()
     assert frame["aggressor_side"].to_list() == ["sell" if number % 3 == 0 else "buy" for number in numbers]
     asked = [request.url.params for request in source.requests if "aggTrades" in request.url.path]
-    assert ["fromId" in params for params in asked] == [False, True, False, True]
+    assert ["fromId" in params for params in asked] == [False, True, True, True]
+
+
+def test_a_page_of_trades_that_is_not_full_is_not_the_end() -> None:
+    """A server may give fewer rows than it was asked for (ccxt#26384, #26414)."""
+    source = fake.Source()
+    source.most_trades = 200
+    start, end = fake.NOW - timedelta(hours=2), fake.NOW - timedelta(minutes=3)
+    numbers = joined(fetch(source, TRADES, start, end), TRADES)["trade_id"].cast(pl.Int64)
+    assert (numbers.len(), set(numbers.diff().drop_nulls())) == (117 * 60 // 2, {1})
+
+
+def test_a_day_that_the_archive_lacks_is_told_and_costs_itself() -> None:
+    source = fake.Source()
+    first = datetime(2025, 2, 25, tzinfo=UTC)
+    for day in (first, first + 2 * DAY):
+        line = f"{int(day.timestamp())},100.10,0.5,1,2,{int(day.timestamp()) * 1000},true\n"
+        source.add_file(f"futures/um/daily/aggTrades/BTCUSDT/BTCUSDT-aggTrades-{day:%Y-%m-%d}.zip", line)
+    got: list[datetime] = []
+
+    async def collect() -> None:
+        async for page in provider(source).fetch_trades(BTC, first - DAY, first + 3 * DAY, now=fake.NOW):
+            got.extend(page.frame["timestamp"])
+
+    with pytest.raises(MalformedPayload, match="has no trades of BTCUSDT of 2025-02-26$"):
+        asyncio.run(collect())
+    assert got == [first, first + 2 * DAY]
 
 
 def test_older_trades_come_from_the_archive() -> None:

@@ -91,6 +91,7 @@ def test_recorded_stock_trades() -> None:
         None,
         "11",
         ["12", "41"],
+        None,
     )
 
 
@@ -105,6 +106,14 @@ def test_numbers_of_trades_repeat_between_exchanges() -> None:
         recorded("polygon_client_python/test_rest/mocks/v3/trades/AAPL&limit=2.json"), crypto=False
     ).frame
     assert frame["trade_id"].to_list()[:2] == ["11-183276", "12-183276"]
+
+
+def test_trades_off_the_exchanges_are_numbered_by_their_facility() -> None:
+    """Numbers are unique per exchange and facility, says the source; one code stands for all facilities."""
+    row = {"exchange": 4, "id": "7", "price": 1, "size": 1, "participant_timestamp": 1_700_000_000_000_000_000}
+    frame = parse_trades([row | {"trf_id": 201, "correction": 8}, row | {"trf_id": 202}], crypto=False).frame
+    assert frame["trade_id"].to_list() == ["4-201-7", "4-202-7"]
+    assert frame["correction"].to_list() == [8, None]
 
 
 def test_fractions_of_a_share() -> None:

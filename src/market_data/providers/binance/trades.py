@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import polars as pl
-import structlog
 
 from market_data.model.dataset import EXACT, TRADES
-from market_data.model.errors import MalformedPayload
+from market_data.model.errors import MalformedPayload, UnsupportedRequest
 from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.rows import VALUE_UNREADABLE, Rows, rejections
 from market_data.model.timeframe import TimeRange
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import Client, millis
-from market_data.providers.binance.markets import Market
+from market_data.providers.binance.markets import SPOT_MARKET, Market
 from market_data.transport.columns import Count, Field, moments_of
 from market_data.transport.ordered import fetch_ordered
 from market_data.transport.payload import load_json, read_compact_objects
@@ -44,16 +44,20 @@ FILE_FIELDS: Final[dict[str, Field]] = {
     "is_buyer_maker": pl.String(),
 }
 
-log = structlog.get_logger(__name__)
-
 
 async def trades(
     client: Client, market: Market, listing: Listing, span: TimeRange, now: datetime
 ) -> AsyncIterator[Page]:
     """Aggregate trades of a listing in `span`, oldest page first: fills of one taker order at one price are one row."""
     span = TimeRange(max(span.start, listing.valid_from or span.start), min(span.end, now))
-    # Days that REST reaches in part are taken whole from the archive if it has them already.
+    # Days that REST reaches in part are taken whole from the archive if it has them already. Spot's REST reaches all.
+    oldest = span.start if market is SPOT_MARKET else now - REST_REACH
     recent = now - REST_REACH
+    if not client.settings.use_archive and span.start < oldest:
+        raise UnsupportedRequest(
+            f"binance's interface tells trades of futures from {oldest:%Y-%m-%dT%H:%MZ} on; older ones are in its "
+            "archive, which providers.binance.use_archive switches off"
+        )
     files = archive.pieces(span, now, monthly=False) if client.settings.use_archive else []
     files = [piece for piece in files if piece.span.start < recent]
 
@@ -62,41 +66,61 @@ async def trades(
         path = f"{market.archive}/{piece.period}/aggTrades/{listing.raw_symbol}/{name}"
         return piece, await archive.download(client, path)
 
-    begin = span.start
+    begin, found_any = span.start, False
+    lacking: list[str] = []
     async for piece, found in fetch_ordered(files, ask, concurrency=FILES_AT_ONCE):
         if found is None:
             if piece.span.start >= recent:
                 break
-            log.warning("no trades in the archive yet", symbol=listing.raw_symbol, day=piece.label)
+            # Before the first file there is, the contract was not traded yet.
+            lacking += [piece.label] if found_any and market is not SPOT_MARKET else []
+            if market is SPOT_MARKET:
+                async for page in _from_rest(client, market, listing, piece.span):
+                    yield page
         else:
+            found_any = True
             csv, response = found
             for rows in file_rows(csv, piece.span):
-                yield client.page(rows, f"{listing.provider}:archive", response)
+                yield _page(client, listing, rows, f"{listing.provider}:archive", response)
         begin = piece.span.end
-    begin = max(begin, recent)
+    begin = max(begin, oldest)
     if begin < span.end:
         async for page in _from_rest(client, market, listing, TimeRange(begin, span.end)):
             yield page
+    if lacking:
+        raise MalformedPayload(f"binance's archive has no trades of {listing.raw_symbol} of {', '.join(lacking)}")
 
 
 async def _from_rest(client: Client, market: Market, listing: Listing, span: TimeRange) -> AsyncIterator[Page]:
-    """By time until a page is full, then on by number: the two may not be mixed."""
+    """By time until there are some, then on by number: the two may not be mixed.
+
+    A page that is not full is not the end, since a server may give fewer than it was asked for: what ends it is an
+    empty page, or a trade behind the range.
+    """
     for window in span.split(WINDOW):
         times: dict[str, Any] = {"startTime": millis(window.start), "endTime": millis(window.end) - 1}
         response = await client.get(market, "/aggTrades", symbol=listing.raw_symbol, limit=ROWS, **times)
         rows = parse_aggregate_trades(response.body)
-        while rows.frame.height + rows.rejected.height:
-            sent = rows.frame.height + rows.rejected.height
-            frame = _frame(rows.frame).filter(_inside(window))
-            yield client.page(Rows(frame, rows.rejected), market.source, response)
-            if sent < ROWS or frame.height < rows.frame.height or rows.frame.is_empty():
-                break
-            following = int(rows.frame["a"][-1]) + 1
-            response = await client.get(market, "/aggTrades", symbol=listing.raw_symbol, limit=ROWS, fromId=following)
-            rows = parse_aggregate_trades(response.body)
-            if rows.frame.height and int(rows.frame["a"][0]) < following:
-                first = rows.frame["a"][0]
-                raise MalformedPayload(f"binance sent trade {first} where {following} and on were asked for")
+        if rows.frame.height:
+            break
+    while rows.frame.height:
+        inside = Rows(_frame(rows.frame).filter(_inside(span)), rows.rejected)
+        yield _page(client, listing, inside, market.source, response)
+        if rows.frame["T"][-1] >= span.end:
+            return
+        following = int(rows.frame["a"][-1]) + 1
+        response = await client.get(market, "/aggTrades", symbol=listing.raw_symbol, limit=ROWS, fromId=following)
+        rows = parse_aggregate_trades(response.body)
+        if rows.frame.height and int(rows.frame["a"][0]) < following:
+            first = rows.frame["a"][0]
+            raise MalformedPayload(f"binance sent trade {first} where {following} and on were asked for")
+    if rows.rejected.height:
+        yield _page(client, listing, Rows(TRADES.empty(), rows.rejected), market.source, response)
+        raise MalformedPayload("binance sent a page on which nothing is a trade: what follows it cannot be asked for")
+
+
+def _page(client: Client, listing: Listing, rows: Rows, source: str, response: Response) -> Page:
+    return replace(client.page(rows, source, response), contract=listing.contract)
 
 
 def parse_aggregate_trades(body: bytes) -> Rows:

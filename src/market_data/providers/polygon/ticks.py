@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,6 +32,8 @@ TRADE_FIELDS: Final[dict[str, Field]] = {
     "participant_timestamp": Count("ns"),
     "sip_timestamp": Count("ns"),
     "conditions": TEXTS,
+    "trf_id": pl.String(),
+    "correction": pl.Int64(),
 }
 QUOTE_FIELDS: Final[dict[str, Field]] = {
     "sip_timestamp": Count("ns"),
@@ -43,6 +46,8 @@ QUOTE_FIELDS: Final[dict[str, Field]] = {
 }
 # The conditions of crypto trades say which side the taker was on.
 SOLD, BOUGHT = "1", "2"
+# What is traded off the exchanges is reported to one of several facilities under this code, and numbered by each.
+OFF_EXCHANGE = "4"
 
 
 async def trades(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -50,14 +55,16 @@ async def trades(client: Client, listing: Listing, span: TimeRange, now: datetim
     crypto = listing.instrument.asset_class is AssetClass.CRYPTO
     async for response, answer in client.pages(f"/v3/trades/{_raw(listing)}", **_within(span, now)):
         rows = parse_trades(answer.results, crypto=crypto)
-        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        page = client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        yield replace(page, contract=listing.contract)
 
 
 async def quotes(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
     """Best bids and asks of a listing in `span`, oldest page first."""
     async for response, answer in client.pages(f"/v3/quotes/{_raw(listing)}", **_within(span, now)):
         rows = parse_quotes(answer.results)
-        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        page = client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        yield replace(page, contract=listing.contract)
 
 
 def parse_trades(results: list[Any], *, crypto: bool) -> Rows:
@@ -74,15 +81,17 @@ def parse_trades(results: list[Any], *, crypto: bool) -> Rows:
 def _trades(rows: pl.DataFrame, *, crypto: bool) -> pl.DataFrame:
     sold, bought = (pl.col("conditions").list.contains(code) for code in (SOLD, BOUGHT))
     side = pl.when(sold).then(pl.lit("sell")).when(bought).then(pl.lit("buy"))
+    facility = pl.when(pl.col("exchange") == OFF_EXCHANGE).then("trf_id")
     return TRADES.conform(
         rows.select(
             timestamp=TIME,
-            trade_id=pl.concat_str("exchange", "id", separator="-"),
+            trade_id=pl.concat_str("exchange", facility, "id", separator="-", ignore_nulls=True),
             price="price",
             size=pl.coalesce("decimal_size", "size"),
             aggressor_side=side.otherwise(None) if crypto else pl.lit(None, pl.String()),
             venue="exchange",
             conditions="conditions",
+            correction="correction",
         )
     )
 

@@ -71,9 +71,10 @@ def append(
         inserted: keys this source had not given before; updated: keys whose values it amended; unchanged: the rest.
     """
     if dataset.of_contracts:
-        contract = origin.contract or unlisted(instrument, origin.source)
         # The archive and the interface of a provider tell of the same rows.
-        stored = store_ticks(connection, dataset, contract, frame, origin.source.partition(":")[0], origin.now)
+        provider = origin.source.partition(":")[0]
+        contract = origin.contract or unlisted(instrument, provider)
+        stored = store_ticks(connection, dataset, contract, frame, provider, origin.now)
         return Appended(stored.counts, dataset.empty(), stored.collided)
     rows = _without_null_lists(dataset, dataset.conform(frame))
     if "component" in dataset.key:

@@ -228,6 +228,37 @@ def _correct(connection: Connection, dataset: Dataset, amended: pl.DataFrame, so
     )  # fmt: skip
 
 
+def contracts_with_trades(database: Database, instrument: Instrument) -> dict[int, str]:
+    """Numbers and exact names of the contracts of an instrument that trades are stored of."""
+    inner, parameters = contracts_of(instrument)
+    rows = database.rows(
+        "SELECT contract_id, symbol FROM tick_sources JOIN contracts USING (contract_id) "
+        f"WHERE dataset = 'trades' AND contract_id = ANY(ARRAY({inner})) ORDER BY contract_id",
+        parameters,
+    )
+    return {row["contract_id"]: row["symbol"] for row in rows}
+
+
+def days_with_trades(database: Database, contract_id: int, span: TimeRange) -> tuple[date, date, datetime] | None:
+    """The first and last day UTC of a range with stored trades of a contract, and the newest one's moment; or None."""
+    (row,) = database.rows(
+        "SELECT first, last, (SELECT max(timestamp) FROM trades WHERE contract_id = %(id)s AND day = last) AS newest "
+        "FROM (SELECT min(day) AS first, max(day) AS last FROM trades WHERE contract_id = %(id)s "
+        "AND day BETWEEN %(start)s AND %(end)s) AS days",
+        {"id": contract_id, "start": span.start.date(), "end": span.end.date()},
+    )
+    return None if row["first"] is None else (row["first"], row["last"], row["newest"])
+
+
+def trades_of(database: Database, contract_id: int, span: TimeRange) -> pl.DataFrame:
+    """What bars are made of, of the trades of a contract in a range, in the order of their numbers."""
+    return database.frame(
+        "SELECT timestamp, price, size, aggressor_side, conditions, correction FROM trades WHERE contract_id = %s "
+        "AND day BETWEEN %s AND %s AND timestamp >= %s AND timestamp < %s ORDER BY day, number",
+        [contract_id, span.start.date(), span.end.date(), span.start, span.end],
+    )
+
+
 def missing_numbers(database: Database, instrument: Instrument, span: TimeRange) -> pl.DataFrame:
     """Runs of numbers that no stored trade of a range bears: contract_id, first, last, and the moments around them.
 
