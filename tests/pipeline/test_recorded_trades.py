@@ -117,6 +117,21 @@ async def test_the_archive_and_the_interface_tell_the_same_trades(
     assert stored(database) == from_archive
 
 
+async def test_trades_that_are_left_out_make_a_backfill_incomplete_until_they_come(
+    database: Database, market: Callable[[int], Spot]
+) -> None:
+    spot = market(1000)
+    lost = spot.rows[5000:5003]
+    del spot.rows[5000:5003]
+    first = await collect(database, spot, archive=False)
+    assert first.counts.inserted == 12_474
+    assert str(first.error).startswith(
+        f"3 trades of XRP (crypto) are missing, numbers {lost[0]['a']} to {lost[2]['a']} ("
+    )
+    again = await collect(database, market(1000), archive=False)
+    assert (again.error, again.counts.inserted, again.counts.unchanged) == (None, 3, 12_474)
+
+
 async def test_bars_of_the_stored_trades_are_those_that_others_made(
     database: Database, market: Callable[[int], Spot], recordings: Path
 ) -> None:

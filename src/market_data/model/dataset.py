@@ -45,6 +45,7 @@ class Dataset:
         about: what its door in the interface says; empty for what has doors of its own.
         names: the column with the symbols of all instruments a row belongs to; None where it belongs to one.
         of_contracts: whether its rows are of a contract, told apart by the venue's number within the UTC day.
+        consecutive: whether the venue's numbers follow one another, so that a missing one tells of a missing row.
         lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
         partition: the length of a partition of its table; None for one table without.
         backfill: how its past is filled; None where no source tells it.
@@ -59,6 +60,7 @@ class Dataset:
     about: str = ""
     names: str | None = None
     of_contracts: bool = False
+    consecutive: bool = False
     lasting: frozenset[str] = frozenset()
     partition: Literal["day", "quarter", "year"] | None = None
     backfill: Backfill | None = None
@@ -167,7 +169,7 @@ CANDLES: Final = Dataset(
     backfill=Backfill(name="candles", days=365, asset_classes=EVERYTHING, schedule=None),
 )  # fmt: skip
 TRADES: Final = Dataset(
-    "trades", records.Trade, ("timestamp", "trade_id"), of_contracts=True, partition="day",
+    "trades", records.Trade, ("timestamp", "trade_id"), of_contracts=True, consecutive=True, partition="day",
     about="Trades of [start, end), by contract and number, as they were made.",
     backfill=Backfill(
         name="trades", days=2, chunk=timedelta(days=1), asset_classes=EVERYTHING, recent=timedelta(hours=1),

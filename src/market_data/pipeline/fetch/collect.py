@@ -28,6 +28,7 @@ from market_data.model.errors import (
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page, Provider
 from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.fetch.completeness import incomplete
 from market_data.pipeline.write.believe import settle
 from market_data.pipeline.write.chain import Carry, completed, paid_last_year
 from market_data.pipeline.write.derive import Shelves
@@ -111,7 +112,7 @@ class Collector:
                 await asyncio.to_thread(audit.log_failure, self.database, *failed)
                 continue
             if result.counts.fetched > before:
-                result.error = None
+                result.error = await asyncio.to_thread(incomplete, self.database, dataset, instrument, span)
                 return result
             result.notes.append(f"{provider.name}: nothing from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}")
             if not result.counts.fetched and not isinstance(result.error, TransientError | MalformedPayload):
