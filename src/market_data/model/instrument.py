@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from market_data.model.errors import UsageError
 from market_data.model.timeframe import Timeframe
-
-if TYPE_CHECKING:
-    from market_data.model.contract import Contract
 
 
 class AssetClass(StrEnum):
@@ -60,8 +56,6 @@ class Listing:
     venue: str | None = None
     valid_from: datetime | None = None
     valid_to: datetime | None = None
-    contract: Contract | None = None
-    """What it is there, where the provider knows."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
