@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from market_data.bootstrap import App
 from market_data.jobs.queue import Jobs
@@ -16,7 +17,7 @@ from market_data.model.timeframe import Timeframe
 from market_data.pipeline.read.status import Standings
 from market_data.storage.server.database import Database
 from market_data.storage.work import audit
-from market_data.storage.work.switches import note_scheduler
+from market_data.storage.work.switches import note_scheduler, scheduler_state
 from market_data.storage.work.tracked import track, tracked, untrack
 
 BTC = Instrument("BTC", AssetClass.CRYPTO)
@@ -185,12 +186,38 @@ def test_what_still_waits_is_not_queued_again(time: Simulated) -> None:
     assert parts == {"crypto@2025-11-03T00:05Z": PARTS["crypto"], "crypto@2025-11-03T01:05Z": []}
 
 
-def test_a_clock_that_steps_back_repeats_nothing(time: Simulated) -> None:
-    time.until("2025-11-01T03:00")
+def test_a_clock_that_steps_back_a_little_repeats_nothing(time: Simulated) -> None:
+    time.until("2025-11-01T03:05")
     before = time.made()
-    time.now = utc("2025-11-01T01:00")
-    time.until("2025-11-01T03:00")
+    time.now = utc("2025-11-01T03:04:10")
+    time.until("2025-11-01T03:05")
     assert time.made() == before
+
+
+def test_a_clock_that_was_ahead_silences_nothing(time: Simulated) -> None:
+    time.until("2025-11-01T01:00")
+    time.now = utc("2025-11-01T03:00")  # two hours ahead, for a few wake-ups
+    time.until("2025-11-01T03:10")
+    with time.database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO coverage (symbol, asset_class, timeframe, start_time, end_time, state, detected_at, tries, "
+            "next_try_at) VALUES ('BTC', 'crypto', '1h', %s, %s, 'missing', %s, 1, %s)",
+            [utc("2025-10-01T00:00"), utc("2025-10-01T01:00"), time.now, time.now + timedelta(days=400)],
+        )
+    time.now = utc("2025-11-01T01:01")
+    with capture_logs() as logs:
+        time.until("2025-11-01T03:10")
+    told = [entry for entry in logs if entry["event"] == "clock_was_ahead"]
+    assert [entry["dealt_with_until"] for entry in told] == ["2025-11-01T03:20:00+00:00"], "once"
+    again = expected("2025-11-01T01:01", "2025-11-01T03:21", [])
+    made = [(name, ["BTC 1h"] if name.startswith("heal") else parts) for name, parts in again]
+    assert [each for each in time.made() if each[0] and utc(each[0][-17:-1]) > utc("2025-11-01T01:01")] == made
+    assert time.database.rows("SELECT max(next_try_at) AS at FROM coverage")[0]["at"] <= time.now
+
+
+def test_a_scheduler_heard_of_in_the_future_is_not_taken_for_one_that_runs(database: Database) -> None:
+    note_scheduler(database, "elsewhere", utc("2026-12-01T00:00"))
+    assert scheduler_state(database, utc("2025-11-01T00:00")) == "stopped"
 
 
 def test_it_starts_wakes_and_stops(database: Database, time: Simulated) -> None:

@@ -25,6 +25,7 @@ from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.recompute import Recomputation
 from market_data.storage.series.own_features import declare
 from market_data.storage.series.reader import Reader
+from market_data.storage.server.clock import SystemClock
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import upgrade
 from market_data.storage.work.channels import SharedLedger, channel_standings
@@ -192,6 +193,8 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
     # What is wrong with the providers' settings is said before a database is opened for them.
     open_providers(settings)
     with open_database(settings) as database, OwnLoop() as loop:
+        if isinstance(clock, SystemClock):
+            clock = clock.beside(database)
         upgrade(database)
         ledger = SharedLedger(database)
         providers, connections = open_providers(settings, ledger)

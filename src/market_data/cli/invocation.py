@@ -65,11 +65,12 @@ class Invocation:
             more: Further settings by dotted key, each with where it came from.
         """
         from market_data.bootstrap import open_app
+        from market_data.storage.server.clock import SystemClock
 
         with ExitStack() as stack:
             settings = stack.enter_context(self._served(more)) if asks_providers else self.settings(more)
             with waiting("opening the database"):
-                app = stack.enter_context(open_app(settings, clock=now))
+                app = stack.enter_context(open_app(settings, clock=SystemClock(now)))
             yield app
 
     @contextmanager

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
     from market_data.api.served import serving
     from market_data.bootstrap import open_app
     from market_data.config import load_settings
+    from market_data.storage.server.clock import SystemClock
 
     overrides: dict[str, tuple[Any, str]] = {"api.keys": ("off", "MarketData.local")}
     if data_dir is not None:
@@ -45,7 +45,7 @@ def opened(data_dir: Path | None, *, sandbox: bool, config: Path | None) -> Iter
     settings = load_settings(config, os.environ, overrides)
     _keep_quiet()
     with ExitStack() as stack:
-        app = stack.enter_context(open_app(settings, clock=lambda: datetime.now(UTC)))
+        app = stack.enter_context(open_app(settings, clock=SystemClock()))
         served = stack.enter_context(serving(app))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="market-data-")))
         path = folder / "api"

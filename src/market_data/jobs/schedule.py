@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from socket import gethostname
 from typing import Any, Final
 from uuid import uuid4
@@ -37,6 +37,8 @@ from market_data.storage.work.tracked import Tracked
 log = structlog.get_logger()
 
 WAKE_SECONDS: Final = 5.0
+# Two schedulers' clocks may differ by so much; beyond it one of them was wrong.
+CLOCKS_DIFFER: Final = timedelta(minutes=1)
 STATE: Final = "scheduler"
 KINDS: Final = {
     Line.DAILY: Kind.ENRICH,
@@ -216,6 +218,10 @@ class Scheduler:
 
     def _queue_due(self, connection: Connection, state: dict[str, Any], now: datetime) -> list[Occasion]:
         last = datetime.fromisoformat(state["until"]) if "until" in state else now
+        if last - now > CLOCKS_DIFFER:
+            _start_again(connection, last, now)
+            state, last = {**state, "until": now.isoformat()}, now
+            write_state(connection, STATE, state, now)
         due = due_between(last, now, self._timetable)
         made = [occasion for occasion in due if self._queue(connection, occasion)]
         if due or "until" not in state:
@@ -240,6 +246,18 @@ class Scheduler:
             state = read_state(connection, STATE, lock=True)
             state.setdefault("until", now.isoformat())
             write_state(connection, STATE, {**state, "paused": paused, "by": by, "at": now.isoformat()}, now)
+
+
+def _start_again(connection: Connection, last: datetime, now: datetime) -> None:
+    """A scheduler's clock was ahead and was set right: what it did too early becomes due again when it is due."""
+    log.warning(
+        "clock_was_ahead",
+        dealt_with_until=last.isoformat(),
+        now=now.isoformat(),
+        meaning="a scheduler on this database ran with a clock ahead of this one; from here on this one counts",
+    )
+    work.forget_occasions(connection, now)
+    coverage.try_again(connection, now)
 
 
 def past(task: Task, now: datetime) -> Task:

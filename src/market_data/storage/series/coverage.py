@@ -120,6 +120,13 @@ def replace_stretches(connection: Writes, series: Series, before: Sequence[Stret
     return len(gone) + len(new)
 
 
+def try_again(connection: Connection, now: datetime) -> None:
+    """Let every gap be asked for again at once, whenever its next try was to be."""
+    connection.execute(
+        "UPDATE coverage SET next_try_at = %(now)s WHERE state = 'missing' AND next_try_at > %(now)s", {"now": now}
+    )
+
+
 def due(database: Database, now: datetime, series: Series | None = None) -> dict[Series, list[Stretch]]:
     """Missing stretches whose next try has come, by series, oldest try first."""
     parameters: dict[str, object] = {"now": now}

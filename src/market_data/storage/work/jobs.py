@@ -34,6 +34,11 @@ def insert_job(
     )
 
 
+def forget_occasions(connection: Connection, now: datetime) -> None:
+    """Let occasions be queued again whose jobs are of the future: a clock that was ahead queued them too early."""
+    connection.execute("UPDATE jobs SET occasion = NULL WHERE occasion IS NOT NULL AND created_at > %s", [now])
+
+
 def insert_parts(connection: Connection, job_id: UUID, parts: Sequence[tuple[UUID, int, Task]], now: datetime) -> None:
     """Note the parts of a job as (run, number in the queue, task), and the backfills among them as pending."""
     rows = [
