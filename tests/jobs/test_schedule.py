@@ -204,7 +204,7 @@ def test_a_clock_that_was_ahead_silences_nothing(time: Simulated) -> None:
             "next_try_at) VALUES ('BTC', 'crypto', '1h', %s, %s, 'missing', %s, 1, %s)",
             [utc("2025-10-01T00:00"), utc("2025-10-01T01:00"), time.now, time.now + timedelta(days=400)],
         )
-    time.now = utc("2025-11-01T01:01")
+    time.now = utc("2025-11-01T01:01") - TICK
     with capture_logs() as logs:
         time.until("2025-11-01T03:10")
     told = [entry for entry in logs if entry["event"] == "clock_was_ahead"]
