@@ -290,3 +290,57 @@ def test_env_example_names_every_variable() -> None:
     }
     assert names >= set(PLAIN_NAMES)
     load_settings(environ=dict.fromkeys(names, ""))
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN_NAMES))
+@pytest.mark.parametrize("link", ["tcp://10.96.0.1:9090", "udp://[fd00::1]:53"])
+def test_what_kubernetes_sets_for_a_service_is_left_alone_and_told(name: str, link: str) -> None:
+    settings = load_settings(environ={name: link})
+    assert not settings.origins
+    (remark,) = settings.remarks
+    assert remark.startswith(f"{name}={link} is left alone: Kubernetes")
+    assert "enableServiceLinks: false" in remark
+
+
+def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    assert "once its aliases (*name) are written out" in refusal(written(tmp_path, "\n".join(lines)))
+    merged = ["a0: &a0 {x: 1}"]
+    merged += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 10)]
+    assert "once its aliases" in refusal(written(tmp_path, "\n".join(merged)))
+    assert "once its aliases" in refusal(written(tmp_path, "api: &a {port: *a}"))
+
+
+def test_aliases_that_spare_writing_are_well(tmp_path: Path) -> None:
+    config = written(tmp_path, "instruments: {timeframes: {KO: &few [1h, 1d], AAPL: *few}}")
+    assert load_settings(config).instruments.timeframes["AAPL"] == ("1h", "1d")
+
+
+def test_what_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    assert "nested too deep" in refusal(written(tmp_path, "api: " + "[" * 5_000))
+
+
+@pytest.mark.parametrize("name", ["ON", "no", "Yes", "NULL", "1299", "0x10", "1.5", "2024-01-01"])
+def test_a_symbol_that_is_no_text_to_yaml_is_to_be_quoted(tmp_path: Path, name: str) -> None:
+    key = refusal(written(tmp_path, f"instruments:\n  timeframes:\n    {name}: [1h]"))
+    assert key.endswith(f"is not valid YAML at line 3: '{name}' is no text to YAML: quote it")
+    if name != "NULL":
+        value = refusal(written(tmp_path, f"instruments: {{tracked: {{stock: [KO, {name}]}}}}"))
+        assert value.endswith("quote it")
+    quoted = load_settings(
+        written(tmp_path, f"instruments: {{timeframes: {{'{name}': [1h]}}, tracked: {{stock: ['{name}']}}}}")
+    )
+    assert quoted.instruments.timeframes[name] == ("1h",)
+    assert quoted.instruments.tracked[AssetClass.STOCK] == (name,)
+
+
+def test_without_a_home_the_folder_must_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nowhere(*_: Any, **__: Any) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.setattr("platformdirs.user_data_dir", nowhere)
+    with pytest.raises(ConfigError, match="name the folder with --data-dir, or a server with --database-url"):
+        _ = load_settings().database.folder

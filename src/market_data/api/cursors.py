@@ -54,4 +54,5 @@ def _value(value: Any, dtype: pl.DataType) -> Any:
         return value
     if not isinstance(value, str) or "\0" in value or len(value) > 256:
         raise ValueError("not a text")
+    value.encode()  # half a character is no text either
     return value

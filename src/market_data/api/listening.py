@@ -13,8 +13,8 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from market_data.api.connections import Impatient
 from market_data.api.security import is_loopback
 from market_data.bootstrap import App
 from market_data.model.errors import ConfigError
@@ -23,10 +23,6 @@ from market_data.storage.work.keys import any_usable_key
 # Requests under way get so long to end when the server stops.
 GRACE_SECONDS: Final = 10
 START_SECONDS: Final = 30.0
-# Time for a request's head: its first line and its headers.
-HEAD_SECONDS: Final = 10.0
-# More requests than this at once are refused, before memory is short.
-MOST_AT_ONCE: Final = 512
 
 
 def check_address(app: App, host: str) -> None:
@@ -69,43 +65,6 @@ def bound(host: str, port: int) -> socket.socket:
     return found
 
 
-class Impatient(H11Protocol):
-    """HTTP that closes a connection whose request does not come to the end of its head in time.
-
-    Without it a few hundred connections that send a byte now and then would keep everybody else out.
-    """
-
-    _overdue: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Go on waiting, or end it when the head is complete."""
-        super().data_received(data)
-        # There is no cycle before the first request.
-        if getattr(self.cycle, "response_complete", True):
-            self._wait()
-        else:
-            self._end_wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody to wait for any more."""
-        self._end_wait()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        if self._overdue is None:
-            self._overdue = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _end_wait(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
-
 class Server(uvicorn.Server):
     """A server that leaves signals to its caller: uvicorn would end the process before the database is closed."""
 
@@ -126,7 +85,6 @@ def server_of(api: FastAPI) -> Server:
             server_header=False,
             date_header=False,
             lifespan="off",
-            limit_concurrency=MOST_AT_ONCE,
             timeout_graceful_shutdown=GRACE_SECONDS,
             # Who comes from where is what the connection says, not what a header claims.
             proxy_headers=False,

@@ -21,6 +21,7 @@ from market_data.model.errors import MarketDataError, TransientError
 from market_data.storage.work.keys import Key, Scope, any_key, find_key, hashed, key_numbers, number_of
 
 OPEN_PATHS: Final = frozenset({"/healthz"})
+READY: Final = "/readyz"
 TRIGGER_PATHS: Final = ("/api/v1/enrichment/trigger", "/api/v1/enrichment/jobs/")
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 SECURITY_HEADERS: Final = {
@@ -131,7 +132,10 @@ class Gate:
             await self._app(scope, receive, send)
             return
         most = self._served().app.settings.api.max_body_bytes
-        await self._app(scope, _limited(receive, most), _with_headers(send))
+        receive, send = _limited(receive, most), _with_headers(send)
+        if scope["method"] == "HEAD":
+            scope, receive, send = _without_body(scope, receive, send)
+        await self._app(scope, receive, send)
 
     async def _check(self, scope: Connection, headers: Headers) -> None:
         served, path = self._served(), scope["path"]
@@ -141,9 +145,15 @@ class Gate:
             raise Problem(413, "body-too-long", f"The body is longer than {most} bytes.", action="Send no body.")
         if path in OPEN_PATHS:
             return
+        scope.setdefault("state", {})["known"] = True
         method = scope.get("method", "GET")
-        if not await self._keys_needed(served):
-            _check_neighbour(method, headers, served.app.settings.api.hosts, beyond=self._beyond)
+        asks_ready = path == READY and _token(headers) is None
+        if not await self._keys_needed(served, as_known=asks_ready):
+            _check_neighbour(scope, headers, served.app.settings.api.hosts, beyond=self._beyond)
+            return
+        if asks_ready:
+            # Whoever routes requests may ask whether it is worth it, and learns nothing else.
+            scope["state"]["known"] = False
             return
         key = await self._key(served, headers)
         needed = scope_needed(method, path)
@@ -159,14 +169,15 @@ class Gate:
                 action="Wait as long as Retry-After says.", headers={"Retry-After": str(int(wait) + 1)},
             )  # fmt: skip
 
-    async def _keys_needed(self, served: Served) -> bool:
+    async def _keys_needed(self, served: Served, *, as_known: bool) -> bool:
+        """Whether this database has keys; `as_known`: without asking it again, however busy it is."""
         wanted = served.app.settings.api.keys
         if wanted != "auto":
             return wanted == "required"
         if self._beyond and not served.app.settings.api.allow_remote_without_keys:
             return True
         seen, exist = self._keys_exist
-        if time.monotonic() - seen > KEYS_SEEN_SECONDS:
+        if time.monotonic() - seen > KEYS_SEEN_SECONDS and not (as_known and seen != float("-inf")):
             try:
                 exist = await run_in_threadpool(any_key, served.database)
             except TransientError:
@@ -189,7 +200,7 @@ class Gate:
         number = number_of(token)
         if digest in self._wrong or number is None or not await self._known_keys(served).knows(number):
             raise _unauthorised("This API key is not valid.")
-        key = await run_in_threadpool(find_key, served.app.database, token, served.now())
+        key = await run_in_threadpool(find_key, served.database, token, served.now())
         if key is None:
             self._wrong[digest] = None
             if len(self._wrong) > WRONG_TOKENS:
@@ -214,7 +225,7 @@ def _unauthorised(detail: str) -> Problem:
     )  # fmt: skip
 
 
-def _check_neighbour(method: str, headers: Headers, hosts: tuple[str, ...], *, beyond: bool) -> None:
+def _check_neighbour(scope: Connection, headers: Headers, hosts: tuple[str, ...], *, beyond: bool) -> None:
     """Where no key is needed, a web page of somebody else must not use the reader's browser to get in.
 
     It could by a name of its own that leads to this machine (so the Host must be known), or by sending a form across
@@ -230,7 +241,9 @@ def _check_neighbour(method: str, headers: Headers, hosts: tuple[str, ...], *, b
     foreign = site not in (None, "same-origin", "none") or (
         origin is not None and origin.partition("://")[2] != headers.get("host")
     )
-    if method not in READING and foreign:
+    # A browser opens a WebSocket to any site without asking there first, and hands on what comes.
+    reads = scope["type"] == "http" and scope["method"] in READING
+    if foreign and not reads:
         raise Problem(403, "cross-site", "A page of another site may not do that.", action="Use an API key.")
 
 
@@ -248,6 +261,24 @@ def _limited(receive: Receive, most: int) -> Receive:
         return message
 
     return limited
+
+
+def _without_body(scope: Connection, receive: Receive, send: Send) -> tuple[Connection, Receive, Send]:
+    """HEAD as GET whose body nobody gets; a long one is not made to its end."""
+    started = asyncio.Event()
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+            started.set()
+
+    async def receiving() -> Message:
+        if not started.is_set():
+            return await receive()
+        return {"type": "http.disconnect"}
+
+    return {**scope, "method": "GET"}, receiving, sending
 
 
 def _with_headers(send: Send) -> Send:

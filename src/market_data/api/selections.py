@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import polars as pl
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from market_data.api.arguments import LATEST
 from market_data.api.bodies import WRITERS, Form, json_rows
@@ -68,19 +70,47 @@ def known(tag: str, if_none_match: str | None) -> bool:
     return if_none_match is not None and tag in (part.strip() for part in if_none_match.split(","))
 
 
-def download(form: Form, frames: Iterator[pl.DataFrame], name: str, headers: dict[str, str]) -> Response:
-    """A streamed body; its first piece is made before the status is sent, so that what fails at once is told."""
+def download(
+    served: Served, form: Form, frames: Iterator[pl.DataFrame], name: str, headers: dict[str, str]
+) -> Response:
+    """A streamed body; its first piece is made before the status is sent, so that what fails at once is told.
+
+    Raises:
+        Problem: 503, when as many are being sent as memory is meant for.
+    """
+    if not served.downloads.acquire(blocking=False):
+        raise Problem(
+            503, "busy", "As many downloads as there is room for are being sent.",
+            action="Wait as long as Retry-After says.", headers={"Retry-After": "2"},
+        )  # fmt: skip
     pieces = _made_ahead(WRITERS[form](frames))
-    first = next(pieces, b"")
-
-    def all_pieces() -> Iterator[bytes]:
-        yield first
-        yield from pieces
-
+    try:
+        first = next(pieces, b"")
+    except BaseException:
+        served.downloads.release()
+        raise
     disposition = f'attachment; filename="{name}.{form.ending}"'
-    return StreamingResponse(
-        all_pieces(), media_type=form.value, headers={**headers, "Content-Disposition": disposition}
+    return Download(
+        itertools.chain([first], pieces),
+        served.downloads.release,
+        media_type=form.value,
+        headers={**headers, "Content-Disposition": disposition},
     )
+
+
+class Download(StreamingResponse):
+    """A streamed body that gives its room back however it ends."""
+
+    def __init__(self, pieces: Iterator[bytes], leave: Callable[[], None], **more: Any) -> None:
+        super().__init__(pieces, **more)
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
 
 
 def _made_ahead(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -121,7 +151,7 @@ class Candles:
         if form is Form.JSON:
             return self._page(headers)
         symbol, _, timeframe = self.series.key
-        return download(form, self.frames(), f"{symbol}-{timeframe}", headers)
+        return download(self.served, form, self.frames(), f"{symbol}-{timeframe}", headers)
 
     def tag(self, form: Form, query: str) -> str:
         """Changes with all the answer depends on: the series' last change, the features' definitions, the request."""
@@ -215,7 +245,7 @@ class Facts:
         instrument = self.query.instrument
         if form is not Form.JSON:
             frames = fact_pages(self.served.database, self.query, CHUNK_ROWS, self.limit)
-            return download(form, frames, f"{quote(instrument.symbol)}-{name}", headers)
+            return download(self.served, form, frames, f"{quote(instrument.symbol)}-{name}", headers)
         limit = json_limit(self.limit)
         after = None if self.cursor is None else decoded(self.cursor, self.query.dataset.order_types)
         rows = fact_page(self.served.database, self.query, after, limit + 1)

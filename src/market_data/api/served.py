@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from threading import BoundedSemaphore
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
@@ -25,7 +27,8 @@ from market_data.storage.work.tallies import Tallies
 
 POOL_SIZE: Final = 8
 # Whoever asks is better told soon that the database is away.
-WAIT_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 2.5
+MOST_DOWNLOADS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,15 @@ class Served:
     listens_beyond: bool = False
     """Whether others than this machine can reach it."""
     active_streams: Callable[[], int] = lambda: 0
+    downloads: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_DOWNLOADS))
+    """Room for answers that are streamed; each holds two pieces of what it sends in memory."""
+    probing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "market-data-probe"))
+    """A thread for whether all is well."""
 
     @property
     def jobs(self) -> Jobs:
-        """The job queue; it writes through the program's own connections."""
-        return Jobs(self.app.database, self.app.clock)
+        """The job queue."""
+        return Jobs(self.database, self.app.clock)
 
     @property
     def reader(self) -> Reader:
@@ -61,12 +68,13 @@ class Served:
     @property
     def observer(self) -> Observer:
         """What looks for whatever can be wrong."""
-        return replace(self.app.observer, database=self.database)
+        tracked = partial(self.app.tracked, self.database)
+        return replace(self.app.observer, database=self.database, standings=self.standings, tracked=tracked)
 
-    @property
+    @cached_property
     def standings(self) -> Standings:
         """Where instruments stand."""
-        return self.app.standings
+        return self.app.standings.over(self.database)
 
     def now(self) -> datetime:
         """The present moment by the program's clock."""
@@ -78,7 +86,7 @@ class Served:
 
     def tracked(self) -> list[Instrument]:
         """The instruments that scheduled work covers."""
-        return [tracked.instrument for tracked in self.app.tracked()]
+        return [tracked.instrument for tracked in self.app.tracked(self.database)]
 
     def known_instrument(self, symbol: str, asset_class: AssetClass | None) -> Instrument:
         """As `instrument`.
@@ -113,7 +121,7 @@ class Served:
 
     def switch(self, *, paused: bool) -> None:
         """Pause or resume scheduled work, for every process of this database."""
-        switches.set_paused(self.app.database, paused, "api", self.now())
+        switches.set_paused(self.database, paused, "api", self.now())
 
 
 @contextmanager
@@ -126,7 +134,11 @@ def serving(app: App, *, listens_beyond: bool = False) -> Iterator[Served]:
         statement_seconds=limits.query_seconds,
         wait_seconds=WAIT_SECONDS,
     ) as database:
-        yield Served(app, database, listens_beyond)
+        served = Served(app, database, listens_beyond)
+        try:
+            yield served
+        finally:
+            served.probing.shutdown()
 
 
 async def _served(request: Request) -> Served:

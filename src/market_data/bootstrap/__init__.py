@@ -101,9 +101,9 @@ class App:
 
         return Jobs(self.database, self.clock)
 
-    def tracked(self) -> list[Tracked]:
-        """The instruments that scheduled work covers, with their timeframes."""
-        return tracked(self.database, tracked_in(self.settings))
+    def tracked(self, database: Database | None = None) -> list[Tracked]:
+        """The instruments that scheduled work covers, with their timeframes; over other connections when given."""
+        return tracked(database or self.database, tracked_in(self.settings))
 
     def default_timeframes(self, instrument: Instrument) -> tuple[Timeframe, ...]:
         """The timeframes the settings give an instrument when it is tracked."""
@@ -301,7 +301,6 @@ def timeframes_of(settings: Settings, instrument: Instrument) -> tuple[Timeframe
 
 def open_database(settings: Settings) -> Database:
     """The database the settings name, as it is, not migrated."""
-    url = settings.database.url
-    return Database.open(
-        url.get_secret_value() if url else None, settings.database.folder, pool_size=settings.database.pool_size
-    )
+    named = settings.database.url
+    url = named.get_secret_value() if named else None
+    return Database.open(url, None if url else settings.database.folder, pool_size=settings.database.pool_size)

@@ -54,6 +54,8 @@ class Invocation:
         asked_for = "monitoring.log_level" in settings.origins
         level = settings.monitoring.log_level if asked_for else "ERROR"
         configure_logs(level, settings.monitoring.log_format, self.command)
+        for remark in settings.remarks:
+            say(f"warning: {remark}")
         return settings
 
     @contextmanager

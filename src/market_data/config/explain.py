@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -49,6 +50,8 @@ def _sentence(fault: ErrorDetails, model: type[BaseModel], origins: Mapping[str,
         return f"Unknown setting {key!r}{where}: {nearest(path[-1], known_keys(model, path[:-1]))}"
     if fault["type"] == "missing":
         return f"Missing setting {key!r}{where}"
+    if fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float | date):
+        return f"Invalid setting {key!r}{where}: to YAML that is no text (as ON, no and 7 are not): quote it"
     return f"Invalid setting {key!r}{where}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from market_data.config.explain import explain, nearest, origin_of
 from market_data.config.settings import Settings
+from market_data.config.yaml_text import parse_yaml
 from market_data.model.errors import ConfigError
 
 PREFIX: Final = "MARKET_DATA__"
@@ -36,6 +37,8 @@ PLAIN_NAMES: Final[Mapping[str, str]] = {
     "VALIDATE_ON_INSERT": "quality.validate_on_insert",
 }
 """Environment names without prefix, and the setting each stands for."""
+# What Kubernetes sets in every pod for a Service: NAME_PORT=tcp://10.0.0.1:9090, whatever NAME may mean to others.
+_SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://[\[\]0-9a-fA-F.:]+:\d+")
 SECRET_ENDINGS: Final = ("key", "secret", "token", "password")
 
 P = TypeVar("P", bound=BaseModel)
@@ -56,10 +59,11 @@ def load_settings(
     Raises:
         ConfigError: naming the key, where it was written and the nearest known one.
     """
+    remarks: list[str] = []
     layers = _Layers(values=_read_yaml(default_yaml(), "the packaged default.yaml"))
     if config is not None:
         layers.add_tree(_read_file(config), str(config))
-    for key, value, origin in _environment(environ or {}):
+    for key, value, origin in _environment(environ or {}, remarks):
         layers.add(key, value, origin)
     for key, (value, origin) in (overrides or {}).items():
         layers.add(key, value, origin)
@@ -68,6 +72,7 @@ def load_settings(
     except ValidationError as error:
         raise ConfigError(explain(error, Settings, layers.origins)) from None
     settings.origins.update(layers.origins)
+    settings.remarks.extend(remarks)
     return settings
 
 
@@ -146,12 +151,18 @@ class _Layers:
         self.origins[key] = origin
 
 
-def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+def _environment(environ: Mapping[str, str], remarks: list[str]) -> Iterator[tuple[str, Any, str]]:
     """(dotted key, value, origin) of every setting in the environment; prefixed names last, because they win."""
     seen: dict[str, tuple[str, str]] = {}
     for name, key in PLAIN_NAMES.items():
         value = environ.get(name, "").strip()
         if not value:
+            continue
+        if _SERVICE_LINK.fullmatch(value):
+            remarks.append(
+                f"{name}={value} is left alone: Kubernetes sets it for a Service of that name; "
+                f"enableServiceLinks: false keeps it away, {PREFIX}{key.upper().replace('.', '__')} sets what it is not"
+            )
             continue
         if key in seen and seen[key][1] != value:
             raise ConfigError(f"{seen[key][0]} and {name} are the same setting and differ: keep one of them")
@@ -172,7 +183,7 @@ def _from_text(text: str, name: str) -> Any:
     """Text as it is, so that a key of digits stays text; lists and groups in brackets as YAML."""
     if text[0] not in "[{":
         return None if text.lower() == "null" else text
-    return _parse_yaml(text, f"environment variable {name}")
+    return parse_yaml(text, f"environment variable {name}")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -185,7 +196,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_yaml(text: str, origin: str) -> dict[str, Any]:
-    tree = _parse_yaml(text, origin)
+    tree = parse_yaml(text, origin)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -193,28 +204,6 @@ def _read_yaml(text: str, origin: str) -> dict[str, Any]:
             f"{origin} must hold sections ({', '.join(Settings.model_fields)}), not {type(tree).__name__}"
         )
     return tree
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key_node.value!r} twice", key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-def _parse_yaml(text: str, origin: str) -> Any:
-    try:
-        return yaml.load(text, _StrictLoader)  # noqa: S506  # it is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{origin} is not valid YAML{line}: {error.problem}") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"{origin} is not valid YAML") from None
 
 
 def _hide_secrets(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import platformdirs
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
 
+from market_data.model.errors import ConfigError
 from market_data.model.instrument import AssetClass
 
 
@@ -67,7 +68,7 @@ class DatabaseSettings(Section):
     data_dir: Path | None
     """Folder of the private PostgreSQL; null: the user's data folder. The sandbox adds ``-sandbox`` to its name."""
     pool_size: Annotated[int, Field(ge=1, le=100)]
-    """Most connections one process opens."""
+    """Most connections that one process writes by at once; it reads by as many others, four at least."""
     retention: RetentionSettings
     """How long trades, quotes, raw payloads and options are kept."""
     sandbox: bool
@@ -76,8 +77,14 @@ class DatabaseSettings(Section):
     @property
     def folder(self) -> Path:
         """The data folder in use, which for the sandbox is never the live one."""
-        folder = self.data_dir or Path(platformdirs.user_data_dir("market-data", appauthor=False))
-        folder = folder.expanduser().absolute()
+        try:
+            folder = self.data_dir or Path(platformdirs.user_data_dir("market-data", appauthor=False))
+            folder = folder.expanduser().absolute()
+        except RuntimeError:
+            raise ConfigError(
+                "Where this user keeps data is not known (there is neither HOME nor an entry in /etc/passwd): name the "
+                "folder with --data-dir, or a server with --database-url"
+            ) from None
         if self.sandbox and not folder.name.endswith("-sandbox"):
             folder = folder.with_name(folder.name + "-sandbox")
         return folder
@@ -255,11 +262,17 @@ class Settings(Section):
     monitoring: MonitoringSettings
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _remarks: list[str] = PrivateAttr(default_factory=list)
 
     @property
     def origins(self) -> dict[str, str]:
         """Where each value that is not a default was written, by dotted key."""
         return self._origins
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was found while reading that somebody should know."""
+        return self._remarks
 
     @property
     def tracked(self) -> Iterable[tuple[AssetClass, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from market_data.model.fingerprint import fingerprint
+from market_data.model.fingerprint import docstring, fingerprint
 from market_data.model.instrument import Series
 from market_data.model.window import ENGINE_VERSION, Window
 
@@ -110,7 +110,7 @@ def feature(
             lookback=lookback,
             inputs=tuple(inputs),
             unit=unit,
-            doc=_unindented(function.__doc__ or ""),
+            doc=_unindented(docstring(function)),
             observations=dict(observations or {}),
             labels=tuple(labels) if labels is not None else None,
             where=where,

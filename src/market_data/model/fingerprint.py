@@ -21,6 +21,18 @@ def fingerprint(function: Callable[..., Any], *parameters: object) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
+def docstring(function: Callable[..., Any]) -> str:
+    """The function's docstring; from its source where Python was told to leave docstrings out (-OO)."""
+    if function.__doc__:
+        return function.__doc__
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    return next((ast.get_docstring(node, clean=False) or "" for node in nodes), "")
+
+
 def _collect(function: Callable[..., Any], parts: list[str], seen: set[int]) -> None:
     if id(function) in seen:
         return

@@ -9,7 +9,7 @@ from enum import StrEnum
 import polars as pl
 
 from market_data.model.dataset import CANDLES, Dataset
-from market_data.model.fingerprint import fingerprint
+from market_data.model.fingerprint import docstring, fingerprint
 
 
 class Severity(StrEnum):
@@ -48,7 +48,7 @@ def rule(
     """
 
     def declare(expression: Callable[[], pl.Expr]) -> Rule:
-        doc = (expression.__doc__ or "").strip()
+        doc = docstring(expression).strip()
         if not doc:
             raise TypeError(f"rule {expression.__name__} has no docstring")
         name = expression.__name__

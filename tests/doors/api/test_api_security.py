@@ -52,6 +52,8 @@ def test_no_route_works_without_a_key(locked: tuple[Any, Any]) -> None:
         answer = asking.request(method, path)
         if path == "/healthz":
             assert answer.status_code == 200
+        elif path == "/readyz":
+            assert (answer.status_code, answer.content) == (200, b""), "whether, and nothing else"
         else:
             assert (answer.status_code, answer.json()["type"]) == (401, "urn:market-data:problem:key-needed"), path
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -144,10 +146,10 @@ def test_the_first_key_closes_the_door(database_url: str, clock: Any, opening: O
     with opening(database_url, clock) as (served, asking):
         assert asking.get("/readyz").status_code == 200
         token = create_key(served.app.database, "first", [Scope.READ], clock())
-        assert asking.get("/readyz").status_code == 401
+        assert asking.get("/api/v1/providers").status_code == 401
         assert asking.get("/readyz", headers=bearer(token)).status_code == 200
         revoke_key(served.app.database, "first", clock())
-        assert asking.get("/readyz").status_code == 401
+        assert asking.get("/api/v1/providers").status_code == 401
 
 
 def test_only_hashes_are_stored(locked: tuple[Any, Any], clock: Any) -> None:
@@ -222,7 +224,7 @@ def test_listening_beyond_this_machine_needs_keys(database_url: str, clock: Any,
 
 def test_beyond_this_machine_a_key_is_always_needed(database_url: str, clock: Any, opening: Opening) -> None:
     with opening(database_url, clock, listens_beyond=True) as (_, asking):
-        assert asking.get("/readyz").status_code == 401
+        assert asking.get("/api/v1/providers").status_code == 401
 
 
 def test_no_secret_gets_into_logs_errors_or_metrics(
@@ -240,7 +242,7 @@ def test_no_secret_gets_into_logs_errors_or_metrics(
 def test_a_connection_that_dawdles_is_closed(
     filled: Any, reaching: Callable[[Any], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("market_data.api.listening.HEAD_SECONDS", 2.0)
+    monkeypatch.setattr("market_data.api.connections.HEAD_SECONDS", 2.0)
     head = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     with reaching(filled) as url:
         place = ("127.0.0.1", int(url.rpartition(":")[2]))

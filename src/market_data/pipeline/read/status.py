@@ -111,6 +111,10 @@ class Standings:
         self._tracked = {instrument: frozenset(timeframes) for instrument, timeframes in tracked.items()}
         self._found: dict[Instrument, tuple[object, Standing]] = {}
 
+    def over(self, database: Database) -> Standings:
+        """The same over other connections."""
+        return Standings(database, self._tracked, self._next_run)
+
     def of(self, instrument: Instrument) -> Standing:
         """Where an instrument stands.
 

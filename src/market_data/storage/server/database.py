@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,8 @@ T = TypeVar("T")
 POOL_SIZE: Final = 8
 READERS: Final = 4
 CONNECT_SECONDS: Final = 10
+# How long one attempt to connect is followed up.
+TRY_SECONDS: Final = 1.0
 # Whoever gets no connection for so long is told that the database is away.
 WAIT_SECONDS: Final = 30.0
 ATTEMPTS: Final = 8
@@ -70,10 +72,11 @@ class Database:
         self.name = masked_url(conninfo())
         self.partitions: set[str] = set()  # seen to be there; whoever's write fails clears it
         self._session = Session(lock_seconds, statement_seconds, idle_seconds).settings
+        self._away = False
         self._probe_until_alive()
         self._pool = self._open_pool(1, pool_size, wait_seconds)
         # Apart, so that writers who read inside their transaction never wait for one another's connection.
-        self._readers = self._open_pool(0, READERS, WAIT_SECONDS)
+        self._readers = self._open_pool(0, max(READERS, pool_size), wait_seconds)
 
     @classmethod
     def open(
@@ -92,7 +95,7 @@ class Database:
         Args:
             url: `postgresql://user:password@host/name` or libpq's `key=value` form; None for the embedded server.
             data_dir: Folder of the embedded server's data; ignored when a url is given.
-            pool_size: Most connections for writing and small reads at once.
+            pool_size: Most connections for writing at once; reading has as many of its own.
             lock_seconds: A statement gives up waiting for a lock after this long.
             statement_seconds: A statement is cancelled after this long.
             idle_seconds: A transaction that does nothing for so long is ended; 0: never.
@@ -232,6 +235,8 @@ class Database:
             min_size=least,
             max_size=most,
             timeout=wait_seconds,
+            reconnect_timeout=TRY_SECONDS,
+            reconnect_failed=self._gave_up,
             configure=self._configure,
             check=psycopg_pool.ConnectionPool.check_connection,
             open=True,
@@ -241,8 +246,8 @@ class Database:
     def _connection(self, pool: psycopg_pool.ConnectionPool[Connection] | None = None) -> Iterator[Connection]:
         conninfo = self._conninfo()
         try:
-            with translated(conninfo), (pool or self._pool).connection() as connection:
-                yield connection
+            with translated(conninfo), ExitStack() as stack:
+                yield self._lent(stack, pool or self._pool)
         except psycopg_pool.PoolTimeout as error:
             raise DatabaseUnavailable(f"{self.name} gave no connection in time: {error}") from error
         except DatabaseUnavailable as error:
@@ -251,8 +256,27 @@ class Database:
                 raise full from error
             raise
 
+    def _lent(self, stack: ExitStack, pool: psycopg_pool.ConnectionPool[Connection]) -> Connection:
+        """A connection of the pool until the stack is left.
+
+        A pool that could not connect tries seldom, and more seldom with each time: whoever asks anew lets it try at
+        once. While the server is away one waits as long as the pool says; while others are served, longer.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                return stack.enter_context(pool.connection(timeout=min(TRY_SECONDS, pool.timeout)))
+            except psycopg_pool.PoolTimeout:
+                patience = pool.timeout if self._away else max(pool.timeout, WAIT_SECONDS)
+                if time.monotonic() - began >= patience:
+                    raise
+
     def _configure(self, connection: Connection) -> None:
         connection.execute(self._session)
+        self._away = False
+
+    def _gave_up(self, _: psycopg_pool.ConnectionPool[Connection]) -> None:
+        self._away = True
 
     def _probe_until_alive(self) -> None:
         """A server that was killed a moment ago may still look alive; the embedded one is revived on asking again."""
