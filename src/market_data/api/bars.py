@@ -83,7 +83,7 @@ def market_bars(
     headers = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}
     frames = bars(served.database, instrument, TimeRange(start or EPOCH, end or LATEST), cut)
     if form is not Form.JSON:
-        return download(form, _limited(frames, limit), f"{instrument.symbol.replace('/', '-')}-bars", headers)
+        return download(served, form, _limited(frames, limit), f"{instrument.symbol.replace('/', '-')}-bars", headers)
     most = json_limit(limit)
     rows = pl.concat([pl.DataFrame(schema=SCHEMA), *_limited(frames, most + 1)])
     following = rows["timestamp"][most] if rows.height > most else None
