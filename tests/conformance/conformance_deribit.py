@@ -12,8 +12,9 @@ import httpx
 import polars as pl
 from conformance_tally import Tally, decoded, moment
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import FUNDING_RATES, TRADES
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.ccxt import Ccxt
 from market_data.providers.ccxt.exchange import CcxtSettings

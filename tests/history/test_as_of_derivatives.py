@@ -14,6 +14,7 @@ import pytest
 from history_desk import START, Desk, content
 from polars.testing import assert_frame_equal
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import (
     FUNDING_RATES,
     LIQUIDATIONS,
@@ -22,7 +23,7 @@ from market_data.model.dataset import (
     SPOT_FLOW,
     Dataset,
 )
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.collect import Collector

@@ -17,8 +17,9 @@ import pytest
 from history_desk import Desk, content
 from polars.testing import assert_frame_equal
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import SPLITS, UTC_MICROS, Dataset
-from market_data.model.instrument import AssetClass, Instrument, Listing, Series
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange

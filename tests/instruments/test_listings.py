@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import INSTRUMENTS, Dataset
 from market_data.model.errors import ProviderUnavailable, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.fetch.listings import Listings, Refreshed

@@ -64,6 +64,7 @@ PARTS = {
     "crypto": ["BTC 1h", "BTC 4h"],
     "daily": ["KO 1d"],
     "heal": [],
+    "lists": ["lists"],
     "recompute": ["recompute"],
     "reconcile": ["BTC 1h", "BTC 4h", "KO 1d"],
     "reference": [],
@@ -77,6 +78,8 @@ def expected(start: str, end: str, closes: list[str]) -> Iterator[tuple[str, lis
     hour = utc(start).replace(minute=0)
     while hour <= utc(end):
         due = {"crypto": 5, "heal": 20, "recompute": 40}
+        if hour.hour == 0:
+            due["lists"] = 45
         if hour.hour == 1:
             due["daily"] = 30
         if hour.hour == 2:
@@ -112,6 +115,7 @@ def test_weeks_with_two_schedulers_a_dst_change_sleep_a_pause_a_holiday_and_a_ha
     caught_up = [
         ("reconcile@2025-11-23T05:00Z", PARTS["reconcile"]),
         ("after_close/XNYS@2025-11-25T21:15Z", PARTS["after_close/XNYS"]),
+        ("lists@2025-11-26T00:45Z", PARTS["lists"]),
         # Its only series was queued for the close a moment ago and still waits.
         ("daily@2025-11-26T01:30Z", []),
         ("reference@2025-11-26T02:30Z", PARTS["reference"]),

@@ -34,6 +34,7 @@ def test_a_missed_run_is_caught_up_once() -> None:
     due = due_between(utc("2025-11-03T00:00"), utc("2025-11-05T12:00"), TIMETABLE)
     assert [(o.line, f"{o.at:%d %H:%M}") for o in due] == [
         (Line.AFTER_CLOSE, "04 21:15"),
+        (Line.LISTS, "05 00:45"),
         (Line.DAILY, "05 01:30"),
         (Line.REFERENCE, "05 02:30"),
         (Line.RETENTION, "05 03:15"),
@@ -67,7 +68,7 @@ def test_turned_off_it_still_heals() -> None:
     lines = {
         o.line for o in every_occasion(utc("2025-11-01T00:00"), utc("2025-11-08T00:00"), Timetable(enriching=False))
     }
-    assert lines == {Line.REFERENCE, Line.HEAL, Line.RECOMPUTE, Line.RECONCILE, Line.RETENTION}
+    assert lines == {Line.REFERENCE, Line.HEAL, Line.RECOMPUTE, Line.RECONCILE, Line.RETENTION, Line.LISTS}
 
 
 def test_the_next_runs_are_told_for_every_line() -> None:
@@ -77,6 +78,7 @@ def test_the_next_runs_are_told_for_every_line() -> None:
         Line.HEAL: "Fri 22:20",
         Line.RECOMPUTE: "Fri 21:40",
         Line.CRYPTO: "Fri 22:05",
+        Line.LISTS: "Sat 00:45",
         Line.DAILY: "Sat 01:30",
         Line.REFERENCE: "Sat 02:30",
         Line.RETENTION: "Sat 03:15",

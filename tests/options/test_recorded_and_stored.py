@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from market_data.bootstrap.shelves import open_shelves
 from market_data.cli.app import app
+from market_data.model.contract import Listing
 from market_data.model.dataset import DIVIDENDS, OPTIONS, Dataset
 from market_data.model.errors import UnsupportedRequest
 from market_data.model.implied import implied_volatility
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.options import Contracts, greeks, price
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange

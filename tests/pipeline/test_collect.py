@@ -12,9 +12,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from market_data.bootstrap.shelves import open_shelves
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, Dataset
 from market_data.model.errors import MalformedPayload, ProviderUnavailable, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing, Series
+from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.collect import Collector

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from market_data.bootstrap.shelves import open_shelves
+from market_data.model.contract import Listing
 from market_data.model.dataset import DIVIDENDS, NEWS, OPTIONS, SPLITS, Dataset
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.collect import Collector

@@ -41,6 +41,7 @@ def before(empty_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with monkeypatch.context() as older:
         older.setattr(migration_files, "FOLDER", tmp_path)
         older.setattr(migrate, "FOLDER", tmp_path)
+        older.setattr(migrate, "missing_columns", lambda _: [])
         migrate.upgrade(empty_database)
     with empty_database.transaction() as connection:
         for statement in FILLED.split(";\n"):

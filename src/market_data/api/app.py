@@ -15,6 +15,7 @@ from market_data.api.parameters import only_known_parameters
 from market_data.api.request_ids import Identified
 from market_data.api.security import Gate
 from market_data.api.served import Served
+from market_data.api.slashes import EncodedSlashes
 
 PREFIX: Final = "/api/v1"
 DESCRIPTION: Final = """
@@ -78,6 +79,7 @@ def _serve(api: FastAPI, served: Served) -> None:
         )
     api.add_middleware(metrics.Counted, metrics=api.state.metrics)
     api.add_middleware(Identified)
+    api.add_middleware(EncodedSlashes)
 
 
 def _describe(api: FastAPI) -> None:

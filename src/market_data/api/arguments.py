@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import Path, Query
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, WithJsonSchema
 
 from market_data.api.problems import Problem
-from market_data.model.instrument import AssetClass
+from market_data.model.instrument import MOST_LETTERS, AssetClass, is_name
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 
 FORMS: Final = "write 2024-01-31 or 2024-01-31T13:30:00Z (UTC)"
@@ -62,13 +62,34 @@ _AS_TEXT: Final = WithJsonSchema(
     }
 )
 Moment = Annotated[datetime, BeforeValidator(parse_moment), _AS_TEXT]
+
+
+def _named(text: str) -> str:
+    """The name as written; a slash in a path comes encoded.
+
+    Raises:
+        ValueError: when it can name nothing.
+    """
+    name = re.sub(ENCODED_SLASH, "/", text, flags=re.IGNORECASE)
+    if not is_name(name):
+        raise ValueError(f"{text[:64]!a} is not a symbol: no blanks, nothing unprintable, 64 letters at most")
+    return name
+
+
+ENCODED_SLASH: Final = "%2F"
+_NAME: Final = WithJsonSchema(
+    {"type": "string", "minLength": 1, "maxLength": MOST_LETTERS, "examples": ["BTC"], "pattern": r"^[A-Za-z0-9.\-]+$"}
+)
 Symbol = Annotated[
     str,
-    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=32, description="Our symbol.", examples=["BTC"]),
+    BeforeValidator(_named),
+    _NAME,
+    Path(description="Our symbol: BTC, BRK.B; or exactly, a slash as %2F: BTC%2FUSDT.", examples=["BTC"]),
 ]
-SymbolQuery = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=32)]
+SymbolQuery = Annotated[str, BeforeValidator(_named), _NAME]
 AssetClassQuery = Annotated[
-    AssetClass | None, Query(description="Known for tracked and stored symbols, else stock.", examples=["crypto"])
+    AssetClass | None,
+    Query(description="Known for what is tracked, stored or listed; else stock.", examples=["crypto"]),
 ]
 # Checked by `timeframes`, which names all that are wrong at once.
 TimeframeName = Annotated[str, WithJsonSchema({"type": "string", "enum": list(Timeframe), "examples": ["1h"]})]

@@ -54,6 +54,12 @@ class InstrumentStatus(Document):
     ]
     next_enrichment: Time | None
     error_message: Annotated[str | None, Field(examples=["binance: no answer within 30 s"])]
+    contract: Annotated[str | None, Field(examples=["BTC/USDT:USDT"])]
+    """Whose candles its series has, in exact notation; null where no source has a list."""
+    trading_status: str | None
+    """What the venue says of that contract: trading, halted, delivering, settled, delisted, not_yet_listed."""
+    trading_note: str | None
+    """Why nothing new is expected of it, and since when; null while it trades."""
     timestamp: Time
 
 

@@ -14,7 +14,6 @@ from market_data.api.jobs import cancelled_job, job_document, job_page
 from market_data.api.operation_documents import SchedulerState
 from market_data.api.problems import Problem, described
 from market_data.api.served import Backing, Served
-from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.job import Status
 from market_data.monitoring.readings import LOG_WINDOW, QUALITY_WINDOW
 
@@ -28,7 +27,7 @@ JobLimit = Annotated[int, Query(ge=1, le=MOST_JOBS, description="At most so many
 @router.get("/status/{symbol}", response_model=InstrumentStatus, responses=described(404))
 def status(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> Any:
     """Where an instrument stands: freshness, quality and what is stored."""
-    return served.standings.named(symbol.upper(), asset_class).fields(served.now())
+    return served.standings.of(served.known_instrument(symbol, asset_class)).fields(served.now())
 
 
 @router.get("/metrics", responses=described())
@@ -55,7 +54,7 @@ def trigger(
     symbol: Annotated[
         list[SymbolQuery], Query(min_length=1, max_length=MOST_SYMBOLS, description="One or more symbols.")
     ],
-    asset_class: Annotated[AssetClass, Query(description="Of all the symbols.")] = AssetClass.STOCK,
+    asset_class: AssetClassQuery = None,
     timeframes: Annotated[
         list[TimeframeName],
         Query(min_length=1, max_length=64, description="Which candles of each symbol.", examples=[["1d", "1h"]]),
@@ -63,13 +62,21 @@ def trigger(
 ) -> Receipt:
     """Queue the enrichment of symbols; 202 as soon as the job is durable."""
     wanted = parsed(timeframes)
-    names = list(dict.fromkeys(name.upper() for name in symbol))
-    receipt = served.jobs.trigger([Instrument(name, asset_class) for name in names], wanted, origin="api")
+    instruments = list(dict.fromkeys(served.instrument(name, asset_class) for name in symbol))
+    names, classes = [each.symbol for each in instruments], {each.asset_class for each in instruments}
+    if len(classes) > 1:
+        raise Problem(
+            422,
+            "several-asset-classes",
+            f"These symbols are of several asset classes: {', '.join(map(str, instruments))}",
+            action="Ask for each class by itself.",
+        )
+    receipt = served.jobs.trigger(instruments, wanted, origin="api")
     return Receipt(
         job_id=str(receipt.job_id),
         symbol=names[0] if len(names) == 1 else None,
         symbols=names,
-        asset_class=asset_class,
+        asset_class=classes.pop(),
         timeframes=wanted,
         status=receipt.status.value,
         total_records_to_process=receipt.total_records,
@@ -113,7 +120,9 @@ def history(
     cursor: Cursor = None,
 ) -> Jobs:
     """Jobs that are over, newest first."""
-    return job_page(served, limit, cursor, symbol=symbol and symbol.upper(), success=success, over=True)
+    return job_page(
+        served, limit, cursor, symbol=symbol and served.instrument(symbol, None).symbol, success=success, over=True
+    )
 
 
 @router.post("/pause", responses=described())

@@ -68,7 +68,7 @@ def overview(served: Backing) -> Overview:
 @dashboard.get("/job-status/{symbol}", responses=described(404))
 def job_status(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> SymbolWork:
     """An instrument's standing and its newest jobs."""
-    standing, now = served.standings.named(symbol.upper(), asset_class), served.now()
+    standing, now = served.standings.of(served.known_instrument(symbol, asset_class)), served.now()
     instrument = standing.instrument
     return SymbolWork(
         symbol=instrument.symbol,

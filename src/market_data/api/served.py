@@ -82,7 +82,12 @@ class Served:
 
     def instrument(self, symbol: str, asset_class: AssetClass | None) -> Instrument:
         """The instrument meant by a symbol; its asset class as given, else as tracked or stored, else stock."""
-        return self.standings.meant(symbol.upper(), asset_class)[0]
+        return self._meant(symbol, asset_class) or Instrument(symbol, asset_class or AssetClass.STOCK)
+
+    def _meant(self, symbol: str, asset_class: AssetClass | None) -> Instrument | None:
+        names = self.app.names
+        found = names.meant(symbol, asset_class)
+        return found and names.stored_as(found)
 
     def tracked(self) -> list[Instrument]:
         """The instruments that scheduled work covers."""
@@ -94,8 +99,8 @@ class Served:
         Raises:
             UnknownInstrument: when it is neither tracked nor was ever asked for.
         """
-        found, known = self.standings.meant(symbol.upper(), asset_class)
-        if not known:
+        found = self.instrument(symbol, asset_class)
+        if not self.standings.meant(found.symbol, found.asset_class)[1]:
             raise UnknownInstrument(f"{found} is not tracked and was never enriched")
         return found
 
@@ -105,8 +110,8 @@ class Served:
         Raises:
             UnknownInstrument: when it is not tracked, was never asked for, and nothing is stored of it.
         """
-        found, known = self.standings.stored(symbol.upper(), asset_class)
-        if not known:
+        found = self.instrument(symbol, asset_class)
+        if not self.standings.stored(found.symbol, found.asset_class)[1]:
             raise UnknownInstrument(f"{found} is not tracked and nothing is stored of it")
         return found
 

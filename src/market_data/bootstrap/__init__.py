@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from market_data.bootstrap.shelves import by_priority, open_providers, open_shelves
 from market_data.config import Settings
+from market_data.model.contract import Preference
 from market_data.model.instrument import Instrument
 from market_data.model.provider import Provider
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
 from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.contracts import Contracts, tied
 from market_data.pipeline.fetch.enrich import Enricher
 from market_data.pipeline.fetch.heal import Healer
+from market_data.pipeline.fetch.listings import Listings
 from market_data.pipeline.own_features import violations
+from market_data.pipeline.read.names import Names
 from market_data.pipeline.read.status import Standings, quality_of
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.recompute import Recomputation
@@ -89,10 +93,16 @@ class App:
     standings: Standings
     collector: Collector
     recomputation: Recomputation
+    contracts: Contracts
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of asynchronous work, for doors that are not: all of it in one event loop."""
         return self.loop.runner().run(work)
+
+    @property
+    def names(self) -> Names:
+        """What finds the instrument that a name means."""
+        return Names(self.database, self.standings, self.contracts.preference)
 
     @property
     def jobs(self) -> Jobs:
@@ -200,9 +210,13 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         providers, connections = open_providers(settings, ledger)
         declare(database, [each for each in shelves.features if each.name in shelves.own], violations, clock())
         keep_apart(database, sandbox=settings.database.sandbox, now=clock())
+        preference = settings.instruments.preference
+        contracts = Contracts(
+            database, by_priority(settings, providers), Preference(preference.kinds, preference.quotes), clock
+        )
         enricher = Enricher(
             database=database,
-            providers=by_priority(settings, providers),
+            providers=tied(contracts),
             shelves=shelves,
             clock=clock,
             batch_rows=settings.pipelines.batch_size,
@@ -222,6 +236,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             standings=Standings(database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of)),
             collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
+            contracts=contracts,
         )
         try:
             yield app
@@ -242,6 +257,8 @@ def open_workshop(app: App) -> Workshop:
         collector=app.collector,
         recomputation=app.recomputation,
         healer=Healer(app.database, app.enricher.providers, app.shelves, app.clock),
+        listings=Listings(app.database, app.enricher.providers, app.clock),
+        tracked=lambda: [one.instrument for one in app.tracked()],
         providers=app.enricher.providers,
         clock=app.clock,
         retention=settings.database.retention.ages,
@@ -280,6 +297,7 @@ def timetable(settings: Settings) -> Timetable:
         recompute_minute=jobs.recompute_minute,
         reconcile_at=time(jobs.reconcile_hour),
         retention_at=time(jobs.retention_hour, 15),
+        lists_at=time(jobs.lists_hour, 45),
     )
 
 

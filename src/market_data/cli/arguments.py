@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from market_data.model.errors import UsageError
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, is_name
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
 
 if TYPE_CHECKING:
@@ -104,25 +104,47 @@ def parse_timeframes(names: Iterable[str] | None, default: str = "1d") -> tuple[
 def parse_instruments(symbols: Sequence[str] | None, asset_class: str | None, settings: Settings) -> list[Instrument]:
     """Instruments by symbol, each once; the asset class as given, else as tracked, else stock.
 
+    What the names mean is found out later, by `as_known` or `as_listed`: any text without blanks may be one.
+
     Raises:
         UsageError: without symbols, with an unusable one, or with an unknown asset class.
     """
     given = None if asset_class is None else AssetClass.parse(asset_class)
-    names = list(dict.fromkeys(part.strip().upper() for name in symbols or () for part in name.split(",")))
+    names = list(dict.fromkeys(part.strip() for name in symbols or () for part in name.split(",")))
     if not names or "" in names:
         known = "; ".join(
             f"{group}: {', '.join(members)}" for group, members in settings.instruments.tracked.items() if members
         )
         raise UsageError(f"Missing SYMBOL: give one or more that your sources list, e.g. {known}")
     for name in names:
-        if not re.fullmatch(r"[A-Z0-9][A-Z0-9.\-_/]*", name):
-            raise UsageError(f"{name!r} is not a symbol: letters, digits and . - _ / only, e.g. BTC, AAPL, BRK.B")
+        if not is_name(name):
+            raise UsageError(f"{name!r} is not a symbol: no blanks, no control characters, e.g. BTC, BTC/USDT, AAPL")
     tracked = {symbol: group for group, symbol in settings.tracked}
-    return [Instrument(name, given or tracked.get(name, AssetClass.STOCK)) for name in names]
+    spelled = [name if name in tracked or name.upper() not in tracked else name.upper() for name in names]
+    return [Instrument(name, given or tracked.get(name, AssetClass.STOCK)) for name in dict.fromkeys(spelled)]
 
 
 def as_known(app: App, instruments: Sequence[Instrument], asset_class: str | None) -> list[Instrument]:
-    """The same instruments; where no asset class was given, of that under which the symbol is tracked or stored."""
-    if asset_class is not None:
-        return list(instruments)
-    return [app.standings.stored(instrument.symbol)[0] for instrument in instruments]
+    """What the names mean among what is tracked, stored or in the stored lists; else as they were parsed.
+
+    Raises:
+        UsageError: when one may mean several.
+    """
+    given = None if asset_class is None else AssetClass.parse(asset_class)
+    meant = [app.names.meant(each.symbol, given) or each for each in instruments]
+    return [app.names.stored_as(each) for each in meant]
+
+
+def as_listed(app: App, instruments: Sequence[Instrument], asset_class: str | None) -> list[Instrument]:
+    """As `as_known`; of a name that nothing stored knows the sources are asked.
+
+    Raises:
+        UsageError: when one may mean several.
+        UnknownInstrument: when no source lists one, or none could be asked.
+    """
+    given = None if asset_class is None else AssetClass.parse(asset_class)
+    found = []
+    for each in instruments:
+        meant = app.names.meant(each.symbol, given)
+        found.append(meant or app.run(app.contracts.find(each.symbol, given, app.names)))
+    return [app.names.stored_as(each) for each in found]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, as_known, parse_instruments, parse_timeframes
+from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, as_listed, parse_instruments, parse_timeframes
 from market_data.cli.following import conclude, job_fields, summarise, work_off
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, say
@@ -47,7 +47,7 @@ def backfill(
     plan = plan_named(dataset)
     timeframes = parse_timeframes(timeframe) if timeframe else None
     with invocation.app(asks_providers=True) as app:
-        named = as_known(app, parse_instruments(symbol, asset_class, app.settings), asset_class) if symbol else None
+        named = as_listed(app, parse_instruments(symbol, asset_class, app.settings), asset_class) if symbol else None
         if resume:
             job_ids = _resumed(app, plan, named)
         else:

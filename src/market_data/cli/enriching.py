@@ -14,7 +14,7 @@ from market_data.cli.arguments import (
     End,
     Json,
     Start,
-    as_known,
+    as_listed,
     parse_instruments,
     parse_range,
     parse_timeframes,
@@ -24,6 +24,7 @@ from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say
 from market_data.cli.program import FAILED, PARTLY_DONE, print_error
 from market_data.cli.progress import series_bars
+from market_data.cli.trading import trading_notes
 from market_data.model.instrument import Instrument
 from market_data.model.timeframe import Timeframe
 
@@ -55,14 +56,17 @@ def enrich(
     first, last = parse_range(start, end, now())
     instruments = parse_instruments(symbols, asset_class, invocation.settings())
     with invocation.app(asks_providers=True) as app:
-        instruments = as_known(app, instruments, asset_class)
+        instruments = as_listed(app, instruments, asset_class)
         reports = run(app, instruments, timeframes, first, last)
+        quiet = trading_notes(app, instruments)
         quality = {report.series: quality_of(app, report) for report in reports}
     if as_json:
         print_json([as_fields(report) | {"quality_score": quality[report.series]} for report in reports])
     else:
         lines = as_lines(reports)
         print_rows(None, [line | {"quality": score(quality[r.series])} for line, r in zip(lines, reports, strict=True)])
+    for note in quiet:
+        say(f"note: {note}")
     finish(reports, notes=not as_json)
 
 

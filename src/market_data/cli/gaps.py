@@ -10,6 +10,7 @@ from market_data.cli.arguments import AssetClassName, Json, as_known, parse_inst
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.program import PARTLY_DONE
+from market_data.cli.trading import trading_notes
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
@@ -40,6 +41,7 @@ def gaps(
             _audit(app, chosen)
         healed = _heal(app, chosen) if heal else []
         lines, details = [_line(app, series) for series in chosen], [_stretches(app, series) for series in chosen]
+        quiet = trading_notes(app, [series.instrument for series in chosen])
     if as_json:
         listed = [line | {"gaps": found} for line, found in zip(lines, details, strict=True)]
         print_json({"series": listed, "healed": [_as_fields(result) for result in healed]})
@@ -53,6 +55,8 @@ def gaps(
         if len(open_gaps) > 50:
             say(f"{len(open_gaps) - 50} more: --json shows all")
         for note in dict.fromkeys(note for result in healed for note in result.notes):
+            say(f"note: {note}")
+        for note in quiet:
             say(f"note: {note}")
     if any(result.missing for result in healed):
         raise typer.Exit(PARTLY_DONE)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, parse_instruments, parse_timeframes
+from market_data.cli.arguments import (
+    TIMEFRAMES,
+    AssetClassName,
+    Json,
+    as_known,
+    as_listed,
+    parse_instruments,
+    parse_timeframes,
+)
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say
 
@@ -38,7 +46,8 @@ def track(
     invocation: Invocation = context.obj
     chosen = parse_timeframes(timeframe) if timeframe else None
     with invocation.app() as app:
-        instruments = parse_instruments(symbols, asset_class, app.settings) if symbols else []
+        parsed = parse_instruments(symbols, asset_class, app.settings) if symbols else []
+        instruments = as_listed(app, parsed, asset_class)
         followed = {series for one in app.tracked() for series in one.series}
         for instrument in instruments:
             store(app.database, [instrument], chosen or app.default_timeframes(instrument), now())
@@ -84,7 +93,7 @@ def untrack(
     invocation: Invocation = context.obj
     with invocation.app() as app:
         tracked = {one.instrument.symbol: one.instrument for one in app.tracked()}
-        instruments = parse_instruments(symbols, asset_class, app.settings)
+        instruments = as_known(app, parse_instruments(symbols, asset_class, app.settings), asset_class)
         if asset_class is None:
             instruments = [tracked.get(one.symbol, one) for one in instruments]
         for instrument in instruments:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 import httpx
 import polars as pl
@@ -17,6 +17,7 @@ from market_data.client.job import Job
 from market_data.client.transport import TIMEOUT, ApiError, Transport
 from market_data.model.dataset import DATASETS, SERVED
 from market_data.model.errors import UsageError
+from market_data.model.instrument import is_name
 from market_data.model.text import fault_of_key
 from market_data.transport.surroundings import Surroundings
 
@@ -188,7 +189,7 @@ class MarketData(Facts):
         return found
 
     def trigger(
-        self, symbols: str | Sequence[str], timeframes: str | Sequence[str] = "1d", asset_class: str = "stock"
+        self, symbols: str | Sequence[str], timeframes: str | Sequence[str] = "1d", asset_class: str | None = None
     ) -> Job:
         """Queue an enrichment; `.wait()` follows it."""
         receipt = self._transport.json(
@@ -240,7 +241,7 @@ def _text(moment: Moment | None) -> str | None:
 
 
 def _part(text: str) -> str:
-    """A part of a path, which must not lead elsewhere."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._\-]*", text):
-        raise UsageError(f"{text!r} is no symbol, timeframe or id: letters, digits and . - _ only, e.g. BTC, BRK.B, 1h")
-    return text
+    """A part of a path, encoded so that it leads nowhere else."""
+    if not is_name(text) or text.strip(".") == "":
+        raise UsageError(f"{text!r} is no symbol, timeframe or id: no blanks, e.g. BTC, BTC/USDT, BRK.B, 1h")
+    return quote(text, safe="")

@@ -90,11 +90,22 @@ class DatabaseSettings(Section):
         return folder
 
 
+class PreferenceSettings(Section):
+    """Which contract a bare coin (BTC) means where several are listed; decided once per coin, and kept."""
+
+    kinds: Annotated[tuple[Literal["perpetual", "spot"], ...], BeforeValidator(_split_names)]
+    """Kinds of contract, first preferred."""
+    quotes: Names
+    """What it is quoted in, first preferred; others are reached by the exact notation only."""
+
+
 class InstrumentSettings(Section):
     """Which instruments are followed and who is asked for them."""
 
     priority: Mapping[AssetClass, Names]
     """Providers per asset class, first asked first."""
+    preference: PreferenceSettings
+    """Which contract a bare coin means."""
     tracked: Mapping[AssetClass, Names]
     """Symbols per asset class that scheduled work covers, and whose asset class need not be given."""
     timeframes: Mapping[str, Names]
@@ -166,6 +177,8 @@ class JobSettings(Section):
     """Hour (UTC) on Sundays at which the past week is compared with a second source."""
     retention_hour: Hour
     """Hour (UTC) of the daily retention."""
+    lists_hour: Hour
+    """Hour (UTC) at which what the sources list is fetched, daily."""
 
 
 class Freshness(Section):

@@ -49,6 +49,7 @@ KINDS: Final = {
     Line.RECOMPUTE: Kind.RECOMPUTE,
     Line.RECONCILE: Kind.RECONCILE,
     Line.RETENTION: Kind.RETENTION,
+    Line.LISTS: Kind.LISTS,
 }
 _FILLING: Final = (Line.CRYPTO, Line.DAILY, Line.REFERENCE)
 
@@ -64,7 +65,7 @@ class Agenda:
     def tasks(self, occasion: Occasion) -> list[Task]:
         """What is to be done at an occasion; nothing when nothing is tracked or open."""
         line, kind = occasion.line, KINDS[occasion.line]
-        if line in (Line.RECOMPUTE, Line.RETENTION):
+        if line in (Line.RECOMPUTE, Line.RETENTION, Line.LISTS):
             return [Task(kind=kind)]
         if line is Line.HEAL:
             gaps = coverage.due(self.database, occasion.at)
@@ -196,6 +197,7 @@ class Scheduler:
             (Kind.ENRICH, candles),
             (Kind.BACKFILL, [task for task in others if task.kind is Kind.BACKFILL]),
             (Kind.ENRICH, [task for task in others if task.kind is Kind.ENRICH]),
+            (Kind.LISTS, [Task(kind=Kind.LISTS)]),
             (Kind.RECOMPUTE, [Task(kind=Kind.RECOMPUTE)]),
         ):
             # A backfill that waits will fetch the newest too.

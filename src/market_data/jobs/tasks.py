@@ -19,6 +19,7 @@ from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.provider import Provider
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.fetch.reconcile import reconcile
+from market_data.storage.series.present import Counts
 from market_data.storage.server.growth import prune
 from market_data.storage.work import job_reads
 from market_data.storage.work import jobs as work
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from market_data.pipeline.fetch.collect import Collected, Collector
     from market_data.pipeline.fetch.enrich import Enricher, Progress
     from market_data.pipeline.fetch.heal import Healer
+    from market_data.pipeline.fetch.listings import Listings
     from market_data.pipeline.write.recompute import Recomputation
     from market_data.storage.server.database import Database
 
@@ -103,6 +105,8 @@ class Workshop:
     collector: Collector
     recomputation: Recomputation
     healer: Healer
+    listings: Listings
+    tracked: Callable[[], Sequence[Instrument]]
     providers: Mapping[AssetClass, Sequence[Provider]]
     clock: Callable[[], datetime]
     retention: Mapping[str, timedelta]
@@ -123,6 +127,8 @@ class Workshop:
             return await self._heal(task)
         if kind is Kind.RECONCILE:
             return await self._reconcile(task)
+        if kind is Kind.LISTS:
+            return await self._lists()
         if kind is Kind.RECOMPUTE:
             return await asyncio.to_thread(self._recompute, watch)
         return await asyncio.to_thread(self._retain)
@@ -182,6 +188,22 @@ class Workshop:
             result.sources, result.gaps = healed.sources, healed.missing
             result.notes += healed.notes
         return result
+
+    async def _lists(self) -> Result:
+        """What every source lists, and what is tracked of those without a list; one that failed stops no other."""
+        refreshed = await self.listings.refresh(None, await asyncio.to_thread(self.tracked))
+        failed = [one for one in refreshed if one.error is not None]
+        counts = sum((one.counts for one in refreshed), Counts())
+        return Result(
+            error=failed[0].error if failed and len(failed) == len(refreshed) else None,
+            counts={"inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged},
+            sources=[one.provider for one in refreshed if one.listed or one.contracts],
+            notes=[
+                f"{one.provider}: {note}"
+                for one in refreshed
+                for note in [*one.notes, *([one.error] if one.error else [])]
+            ],
+        )
 
     async def _reconcile(self, task: Task) -> Result:
         series, now = _series(task), self.clock()

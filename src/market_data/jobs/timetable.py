@@ -34,6 +34,7 @@ class Line(StrEnum):
     RECOMPUTE = "recompute"
     RECONCILE = "reconcile"
     RETENTION = "retention"
+    LISTS = "lists"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,6 +66,7 @@ class Timetable:
         heal_minute, recompute_minute: of every hour.
         reconcile_at: on Sundays: the past week against another source.
         retention_at: daily.
+        lists_at: daily: what the sources list.
     """
 
     enriching: bool = True
@@ -76,6 +78,7 @@ class Timetable:
     recompute_minute: int = 40
     reconcile_at: time = time(5, 0)
     retention_at: time = time(3, 15)
+    lists_at: time = time(0, 45)
 
     def next_candles(self, asset_class: AssetClass, now: datetime) -> datetime | None:
         """When tracked candles of an asset class are fetched next; None when the schedule fetches none."""
@@ -111,6 +114,7 @@ def every_occasion(
             if at.weekday() == SUNDAY
         ),
         *(Occasion(at, Line.RETENTION) for at in _daily(last, now, timetable.retention_at)),
+        *(Occasion(at, Line.LISTS) for at in _daily(last, now, timetable.lists_at)),
     ]  # fmt: skip
     if timetable.enriching:
         found += (Occasion(at, Line.DAILY) for at in _daily(last, now, timetable.daily_at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,10 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from market_data.model.instrument import AssetClass
+from market_data.model.instrument import AssetClass, Instrument
 
 # Stocks are listed once, whoever sells their prices: rows of two sources are of one contract.
 US_VENUE: Final = "US"
+SHARES: Final = "shares"
 # The remark on a candle that is not of its series' own contract.
 OTHER_CONTRACT: Final = "other_contract"
 
@@ -106,10 +108,50 @@ class Contract:
         settled = pair if self.settlement is None else f"{pair}:{self.settlement}"
         return settled if self.expires_on is None else f"{settled}-{self.expires_on:%y%m%d}"
 
-    @property
-    def bare(self) -> str:
-        """The name users give what it is of: the coin or share."""
-        return self.base
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The name a provider gives an instrument, and since when and until when: [valid_from, valid_to)."""
+
+    instrument: Instrument
+    provider: str
+    raw_symbol: str
+    venue: str | None = None
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    contract: Contract | None = None
+    """What it is there, where the provider knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which contract a bare coin means where several are listed: by kind first, then by what it is quoted in."""
+
+    kinds: tuple[str, ...] = (Kind.PERPETUAL, Kind.SPOT)
+    quotes: tuple[str, ...] = ("USDT", "USDC", "FDUSD", "USD")
+
+    def best(self, contracts: Iterable[Contract]) -> Contract | None:
+        """The contract meant; what trades at the moment has no say in it. None when none is of these kinds and quotes.
+
+        A share has one contract only.
+        """
+        fitting = [
+            each
+            for each in contracts
+            if each.asset_class is not AssetClass.CRYPTO
+            or (each.kind in self.kinds and each.quote in self.quotes and each.settlement in (None, each.quote))
+        ]
+        return min(fitting, key=self._rank, default=None)
+
+    def _rank(self, contract: Contract) -> tuple[int, int, str]:
+        if contract.asset_class is not AssetClass.CRYPTO:
+            return (0, 0, contract.raw_symbol)
+        return (self.kinds.index(contract.kind), self.quotes.index(str(contract.quote)), contract.raw_symbol)
+
+
+def means(name: str, contract: Contract) -> bool:
+    """Whether a name may mean a contract: what it is of, its exact notation, or the venue's own name."""
+    return name in (contract.base, contract.symbol, contract.raw_symbol)
 
 
 def contract_cuts(contract_ids: pl.Series) -> NDArray[np.intp]:

@@ -1,10 +1,10 @@
-"""Instrument, the names providers give it, and Series: the identity of a run of candles."""
+"""Instrument, and Series: the identity of a run of candles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from market_data.model.errors import UsageError
 from market_data.model.timeframe import Timeframe
@@ -41,21 +41,11 @@ class Instrument:
 
     symbol: str
     asset_class: AssetClass
+    only: int | None = field(default=None, compare=False)
+    """The number of the contract whose rows alone a reader wants to see; all of the series when None."""
 
     def __str__(self) -> str:
         return f"{self.symbol} ({self.asset_class})"
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The name a provider gives an instrument, and since when and until when: [valid_from, valid_to)."""
-
-    instrument: Instrument
-    provider: str
-    raw_symbol: str
-    venue: str | None = None
-    valid_from: datetime | None = None
-    valid_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,3 +72,16 @@ class Series:
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.timeframe}"
+
+
+MOST_LETTERS: Final = 64
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name an instrument: in any script, without blanks and with nothing unprintable."""
+    return (
+        0 < len(text) <= MOST_LETTERS
+        and text.isprintable()
+        and not any(each.isspace() for each in text)
+        and any(each.isalnum() for each in text)
+    )

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     RECOMPUTE = "recompute"
     RECONCILE = "reconcile"
     RETENTION = "retention"
+    LISTS = "lists"
 
     @property
     def priority(self) -> int:
@@ -36,6 +37,7 @@ _PRIORITIES: Final = {
     Kind.ENRICH: 40,
     Kind.HEAL: 30,
     Kind.BACKFILL: 20,
+    Kind.LISTS: 15,
     Kind.RECONCILE: 10,
     Kind.RECOMPUTE: 5,
     Kind.RETENTION: 0,

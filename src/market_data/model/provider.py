@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 
-from market_data.model.contract import Contract
+from market_data.model.contract import Contract, Listing
 from market_data.model.dataset import CANDLES, Dataset
-from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.errors import UnknownInstrument, UnsupportedRequest
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.rows import none_rejected
 from market_data.model.text import fault_of_key
 from market_data.model.timeframe import Timeframe, TimeRange
@@ -98,6 +98,8 @@ class Page:
     complete: TimeRange | None = None
     """The range of which the source has told all it has: what it lacks there is not so. None where that is not sure:
     beyond the source's reach, before its oldest row, after a page that was cut."""
+    listed: tuple[Contract, ...] = ()
+    """Of an instrument list: the contracts it holds."""
 
     @property
     def holds_something(self) -> bool:
@@ -132,6 +134,17 @@ class Provider(ABC):
         Raises:
             UnknownInstrument: when it does not list it.
         """
+
+    async def contracts(self, instrument: Instrument) -> Sequence[Contract]:
+        """Every contract of its list that the instrument's symbol may mean, whatever trades; empty when none does.
+
+        A symbol may be what a contract is of (BTC), its exact notation (BTC/USDT:USDT) or the source's own name.
+        """
+        try:
+            listing = await self.resolve(instrument)
+        except UnknownInstrument:
+            return ()
+        return () if listing.contract is None else (listing.contract,)
 
     @abstractmethod
     def fetch_candles(

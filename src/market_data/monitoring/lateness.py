@@ -19,8 +19,11 @@ HORIZON: Final = timedelta(days=8)
 def overdue(standing: Standing, tracked: Tracked, timetable: Timetable, now: datetime) -> timedelta | None:
     """How long the first missing candle of a tracked instrument has been missing since it was to be fetched.
 
-    The longest of its tracked timeframes that are stored; zero when nothing is missing; None when nothing is stored.
+    The longest of its tracked timeframes that are stored; zero when nothing is missing or expected; None when nothing
+    is stored.
     """
+    if standing.quiet and standing.reaches:
+        return timedelta(0)
     asset_class = standing.instrument.asset_class
     late = [
         now - fetched_by(timetable, asset_class, reach.next_end) if reach.next_end < now else timedelta(0)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES
-from market_data.model.instrument import Instrument, Listing, Series
+from market_data.model.instrument import Instrument, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from market_data.model.contract import Kind
 from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
@@ -124,13 +125,15 @@ def test_an_answer_that_is_no_list_of_rows_is_malformed(body: bytes) -> None:
 
 def test_recorded_instrument_list() -> None:
     body = recording("nautilus/binance_doc_examples/http_futures_market_exchange_info.json")
-    listed = parse_contracts(body)
-    linear = [
-        row["symbol"]
-        for row in json.loads(body)["symbols"]
-        if row["contractType"] == "PERPETUAL" and row["marginAsset"] == row["quoteAsset"]
-    ]
-    assert [contract.raw_symbol for contract in listed] == linear
+    listed = parse_contracts(body, USD_M)
+    rows = {row["symbol"]: row for row in json.loads(body)["symbols"]}
+    assert [contract.raw_symbol for contract in listed] == list(rows)
+    for contract in listed:
+        row = rows[contract.raw_symbol]
+        assert (contract.base, contract.quote, contract.settlement) == (
+            row["baseAsset"], row["quoteAsset"], row["marginAsset"],
+        )  # fmt: skip
+        assert (contract.kind is Kind.PERPETUAL) == (row["contractType"] in ("PERPETUAL", "")), row
     assert find(BTC, listed, USD_M).raw_symbol == "BTCUSDT"
 
 
@@ -139,7 +142,7 @@ def test_instrument_list_of_a_recorded_session() -> None:
     text = gzip.decompress(recording(name)).decode()
     line = next(line for line in text.splitlines() if "/exchangeInfo -> " in line)
     body = line[line.index("{") :].encode()
-    listing = find(BTC, parse_contracts(body), USD_M)
+    listing = find(BTC, parse_contracts(body, USD_M), USD_M)
     assert (listing.raw_symbol, listing.valid_from) == ("BTCUSDT", datetime(2019, 9, 25, 8, tzinfo=UTC))
 
 

@@ -14,11 +14,13 @@ from typing import Final
 
 import polars as pl
 
+from market_data.model.contract import Contract
 from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MarketDataError, StorageError, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Provider
 from market_data.model.timeframe import EPOCH
+from market_data.storage.facts.contract_lists import Recorded, record
 from market_data.storage.facts.instruments import Interval, describe, intervals_of, lock_source, write
 from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
@@ -46,6 +48,7 @@ class Refreshed:
 
     provider: str
     listed: int = 0
+    contracts: int = 0
     counts: Counts = field(default_factory=Counts)
     notes: list[str] = field(default_factory=list)
     error: MarketDataError | None = None
@@ -242,14 +245,17 @@ class Listings:
 
     async def _whole_list(self, provider: Provider, classes: set[AssetClass], result: Refreshed) -> None:
         """All classes at once: a raw symbol may pass from one to another."""
-        now, pages = self.clock(), defaultdict[str, list[pl.DataFrame]](list)
+        now, pages, listed = self.clock(), defaultdict[str, list[pl.DataFrame]](list), list[Contract]()
         for asset_class in sorted(classes):
             # The list is of everything: which instrument is named does not matter.
             anything = Instrument("", asset_class)
             async for page in provider.fetch(INSTRUMENTS, anything, EPOCH, now, now=now):
                 pages[page.source].append(page.frame.filter(pl.col("asset_class") == asset_class.value))
+                listed += page.listed
         for source, frames in pages.items():
             await asyncio.to_thread(self._store, source, pl.concat(frames), classes, result, complete=True)
+        if listed:
+            await asyncio.to_thread(self._record, provider.name, listed, result, complete=True)
 
     async def _one_by_one(self, provider: Provider, instruments: Sequence[Instrument], result: Refreshed) -> None:
         rows = []
@@ -269,9 +275,20 @@ class Listings:
                     "valid_to": listing.valid_to,
                 }
             )
+            if listing.contract is not None:
+                await asyncio.to_thread(self._record, provider.name, [listing.contract], result, complete=False)
         if rows:
             frame = INSTRUMENTS.conform(pl.DataFrame(rows, infer_schema_length=None))
             await asyncio.to_thread(self._store, provider.name, frame, set(), result, complete=False)
+
+    def _record(self, source: str, listed: Sequence[Contract], result: Refreshed, *, complete: bool) -> None:
+        def transaction(connection: Connection) -> Recorded:
+            return record(connection, source, listed, self.clock(), complete=complete)
+
+        found = self.database.retrying_transaction(transaction)
+        result.contracts += len(listed)
+        if found.kept:
+            result.notes.append(f"{source} no longer lists {found.kept} contracts: too many to be believed")
 
     def _store(
         self, source: str, rows: pl.DataFrame, classes: set[AssetClass], result: Refreshed, *, complete: bool

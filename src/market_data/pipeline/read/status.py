@@ -14,6 +14,7 @@ from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.quality import status_name
 from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange, from_micros
+from market_data.storage.facts.expectations import Trading, trading
 from market_data.storage.facts.reads import holding
 from market_data.storage.server.database import Database
 from market_data.storage.work.summaries import Changes, Summaries
@@ -54,10 +55,20 @@ class Standing:
     """When scheduled work covers it next, from any moment on."""
     followed: frozenset[Timeframe] = frozenset()
     """The timeframes that are tracked; nobody promised to keep the others current."""
+    trading: Trading | None = None
+    """How its own contract stands with the venue; None while it has none."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing new is expected: its contract is halted, ended or not listed yet."""
+        return self.trading is not None and self.trading.quiet
 
     def lag(self, now: datetime) -> timedelta | None:
-        """The longest of its tracked timeframes; zero when none is tracked; None when none that should be is stored."""
-        if not self.followed:
+        """The longest of its tracked timeframes; None when none that should be is stored.
+
+        Zero when none is tracked, or nothing new is expected.
+        """
+        if not self.followed or self.quiet:
             return timedelta(0) if self.reaches else None
         return max((reach.lag(now) for reach in self.reaches if reach.timeframe in self.followed), default=None)
 
@@ -87,6 +98,9 @@ class Standing:
             "history": [reach.timeframe.value for reach in self.reaches if reach.timeframe not in self.followed],
             "next_enrichment": self.next_run(now),
             "error_message": self.enrichment.get("error_message"),
+            "contract": self.trading and self.trading.symbol,
+            "trading_status": self.trading and self.trading.status.value,
+            "trading_note": self.trading and self.trading.words(now),
             "timestamp": now,
         }
 
@@ -132,20 +146,23 @@ class Standings:
         instrument, changed, known = self._meant(symbol, asset_class)
         if not known:
             raise UnknownInstrument(f"{instrument} is not tracked and was never enriched")
-        return self._current(instrument, changed)
+        stands = trading(self._summaries.database, [instrument])
+        return self._current(instrument, changed, stands.get(instrument))
 
     def of_all(self, instruments: Sequence[Instrument]) -> list[Standing]:
         """Where each of the instruments stands, known or not, in one read when nothing changed."""
         changes = self._summaries.changes_of_all(instruments)
-        return [self._current(instrument, changes[instrument]) for instrument in instruments]
+        stand = trading(self._summaries.database, instruments)
+        return [self._current(each, changes[each], stand.get(each)) for each in instruments]
 
-    def _current(self, instrument: Instrument, changed: Changes) -> Standing:
+    def _current(self, instrument: Instrument, changed: Changes, stands: Trading | None) -> Standing:
         version = (changed.enrichment and changed.enrichment["updated_at"], changed.moments)
         found = self._found.get(instrument)
         if found is None or found[0] != version:
             found = self._found[instrument] = (version, self._computed(instrument, changed))
         followed = self._followed(instrument, changed)
-        return replace(found[1], next_run=partial(self._next_of, instrument, changed), followed=followed)
+        next_run = partial(self._next_of, instrument, changed)
+        return replace(found[1], next_run=next_run, followed=followed, trading=stands)
 
     def _next_of(self, instrument: Instrument, changed: Changes, now: datetime) -> datetime | None:
         """None while nothing will happen by itself: untracked, paused, or no scheduler runs."""

@@ -16,6 +16,7 @@ from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.write.ledger import Coverage, Sighting, proved_empty, revise, tally
 from market_data.pipeline.write.normalise import with_ends
+from market_data.storage.facts.expectations import expected_until, halts
 from market_data.storage.series.coverage import State, Stretch, replace_stretches, stretches, stretches_around
 from market_data.storage.series.present import lock_series
 from market_data.storage.server.database import Database
@@ -72,8 +73,13 @@ def note_batch(
     Returns:
         How many rows of the ledger were written.
     """
+    closed_by = min(fetched_at, expected_until(connection, series, now))
+    sighting = Sighting(
+        span=span, opens=timestamps.cast(pl.Int64).to_numpy(), source=source, closed_by=closed_by, now=now
+    )
     ledger = stretches_around(connection, series, span)
-    return note_seen(connection, series, ledger, span, timestamps, source, fetched_at, now)
+    revised = _halted(connection, series, span, revise(series, ledger, sighting), now)
+    return replace_stretches(connection, series, ledger, revised)
 
 
 def note_seen(
@@ -86,11 +92,29 @@ def note_seen(
     fetched_at: datetime,
     now: datetime,
 ) -> int:
-    """`note_batch` where the stretches around the span have been read already."""
+    """`note_batch` of a contract that trades, where the stretches around the span have been read already."""
     sighting = Sighting(
         span=span, opens=timestamps.cast(pl.Int64).to_numpy(), source=source, closed_by=fetched_at, now=now
     )
     return replace_stretches(connection, series, ledger, revise(series, ledger, sighting))
+
+
+def _halted(
+    connection: Connection, series: Series, span: TimeRange, ledger: list[Stretch], now: datetime
+) -> list[Stretch]:
+    """The ledger with what was asked for and not had while the own contract was halted as without trades.
+
+    A stretch counts whole: a halt began before we saw it and ended before we saw that.
+    """
+    gone = [s for s in ledger if s.state in _ABSENT and s.start >= span.start and s.end <= span.end]
+    proofs: dict[int, str] = {}
+    for stretch in gone:
+        for halt, words in halts(connection, series, stretch.span):
+            asked = f"asked at {now:%Y-%m-%d %H:%M} UTC for {span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M}"
+            proof = f"{words}, seen {halt.start:%Y-%m-%d %H:%M} to {halt.end:%Y-%m-%d %H:%M}; {asked}: no candles"
+            opens = grid(series.asset_class, series.timeframe, stretch.span).opens
+            proofs |= dict.fromkeys(opens.tolist(), proof)
+    return proved_empty(series, ledger, span, proofs, now) if proofs else ledger
 
 
 def audit_series(database: Database, series: Series, now: datetime, span: TimeRange | None = None) -> Audit:
@@ -116,7 +140,7 @@ def audit_series(database: Database, series: Series, now: datetime, span: TimeRa
 def coverage(database: Database, series: Series, span: TimeRange, now: datetime) -> Coverage:
     """Candles expected in a span by state, from the ledger."""
     with database.transaction() as connection:
-        return tally(series, stretches(connection, series, span), span, now)
+        return tally(series, stretches(connection, series, span), span, expected_until(connection, series, now))
 
 
 def covered_span(database: Database, series: Series) -> TimeRange | None:
@@ -169,7 +193,8 @@ def _audit_part(connection: Connection, series: Series, part: TimeRange, now: da
     )
     opens = np.fromiter((to_micros(moment) for (moment,) in found), np.int64)
     ledger = stretches_around(connection, series, part)
-    sighting = Sighting(span=part, opens=opens, source="audit", closed_by=now, now=now, whole=True)
+    closed_by = expected_until(connection, series, now)
+    sighting = Sighting(span=part, opens=opens, source="audit", closed_by=closed_by, now=now, whole=True)
     return replace_stretches(connection, series, ledger, revise(series, ledger, sighting))
 
 

@@ -164,7 +164,7 @@ def owned_by(rows: pl.DataFrame, lives: Sequence[Since], owned: Sequence[Since])
     said = pl.concat_str("notes", pl.lit(OTHER_CONTRACT), separator="; ", ignore_nulls=True)
     known = rows["notes"].str.contains(OTHER_CONTRACT, literal=True).fill_null(value=False)
     marked = pl.when(pl.lit(foreign & ~known)).then(said).otherwise("notes")
-    return rows.with_columns(contract_id=ids, notes=marked)
+    return rows.with_columns(contract_id=ids, own_contract=own, notes=marked)
 
 
 def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:

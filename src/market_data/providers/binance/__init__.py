@@ -6,9 +6,11 @@ Facts: developers.binance.com (USD-M), github.com/binance/binance-spot-api-docs 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
+from market_data.model.contract import Contract, Listing, means
 from market_data.model.dataset import (
     CANDLES,
     FUNDING_RATES,
@@ -22,12 +24,12 @@ from market_data.model.dataset import (
     Dataset,
 )
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.binance.client import Client
 from market_data.providers.binance.klines import ARCHIVE_SOURCE, REST, candles
-from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_rows
+from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_rows, parse_contracts
 from market_data.providers.binance.settings import BinanceSettings
 from market_data.providers.binance.statistics import funding, premium_index, spot_flow, statistics, taker_volumes
 from market_data.providers.binance.trades import trades
@@ -39,7 +41,9 @@ CRYPTO = frozenset({AssetClass.CRYPTO})
 
 
 class Binance(Provider):
-    """Binance. A symbol is the base asset of a USDT-margined perpetual; spot where there is none or 451 is answered.
+    """Binance. A coin is its USDT-margined perpetual; spot where there is none or 451 is answered.
+
+    Exact notations (BTC/USDT, BTC/USDT:USDT, BTC/USDT:USDT-270326) and Binance's own names are taken as they are.
 
     Rows from the spot market or the archive say so in `Page.source`. Contracts on a multiple of a coin (1000PEPE) are
     never taken for the coin: PEPE comes from spot, unscaled.
@@ -70,6 +74,12 @@ class Binance(Provider):
     async def resolve(self, instrument: Instrument) -> Listing:
         """See `Provider.resolve`."""
         return (await self._client.find(instrument))[1]
+
+    async def contracts(self, instrument: Instrument) -> Sequence[Contract]:
+        """See `Provider.contracts`."""
+        if instrument.asset_class is not AssetClass.CRYPTO:
+            return ()
+        return [each for each in await self._client.listed() if means(instrument.symbol, each)]
 
     async def fetch_candles(
         self, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
@@ -144,4 +154,6 @@ class Binance(Provider):
     async def _instruments(self) -> AsyncIterator[Page]:
         for market in (USD_M, SPOT_MARKET):
             response = await self._client.instruments(market)
-            yield self._client.page(listed_rows(response.body, market), market.source, response)
+            listed = parse_contracts(response.body, market)
+            page = self._client.page(listed_rows(listed, market), market.source, response)
+            yield replace(page, listed=tuple(listed))

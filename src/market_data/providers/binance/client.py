@@ -6,8 +6,9 @@ import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
+from market_data.model.contract import Contract, Listing
 from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstrument
-from market_data.model.instrument import Instrument, Listing
+from market_data.model.instrument import Instrument
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.timeframe import EPOCH
@@ -15,7 +16,6 @@ from market_data.providers.binance.dialect import ARCHIVE, UNCOUNTED, dialect
 from market_data.providers.binance.markets import (
     SPOT_MARKET,
     USD_M,
-    Contract,
     Market,
     find,
     parse_contracts,
@@ -97,13 +97,23 @@ class Client:
         """
         return find(instrument, await self.contracts(SPOT_MARKET), SPOT_MARKET)
 
+    async def listed(self) -> list[Contract]:
+        """The contracts of both markets; of the spot market alone where the other refuses our location."""
+        found: list[Contract] = []
+        if self._futures_blocked is None:
+            try:
+                found += await self.contracts(USD_M)
+            except GeoBlocked as error:
+                self._futures_blocked = error
+        return found + await self.contracts(SPOT_MARKET)
+
     async def contracts(self, market: Market) -> list[Contract]:
         """The market's instrument list, at most an hour old."""
         async with self._listing_locks[market.venue]:
             known = self._lists.get(market.venue)
             if known is None or known[0] < datetime.now(UTC) - INSTRUMENTS_FRESH:
                 response = await self.instruments(market)
-                known = (response.fetched_at, parse_contracts(response.body))
+                known = (response.fetched_at, parse_contracts(response.body, market))
                 self._weights[market.venue] = parse_weight_limit(response.body) or market.weight
                 self._lists[market.venue] = known
             return known[1]

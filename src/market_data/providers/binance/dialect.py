@@ -27,6 +27,8 @@ BY_CODE: Final[dict[int, type[MarketDataError]]] = {
     -1008: ProviderUnavailable,
     -1002: BadCredentials,
     -1121: UnknownInstrument,
+    # "Invalid symbol status.": it is listed, but settled.
+    -1122: UnknownInstrument,
     -2014: BadCredentials,
     -2015: BadCredentials,
 }

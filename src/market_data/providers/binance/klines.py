@@ -10,18 +10,20 @@ import numpy as np
 import polars as pl
 import structlog
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import MalformedPayload, MarketDataError
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.errors import MalformedPayload, MarketDataError, UnknownInstrument
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import INTERVAL_DIFFERS, NOTE_CUT_SHORT, Rows, rejections
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.binance import archive
 from market_data.providers.binance.client import MILLISECOND, Client, millis
-from market_data.providers.binance.markets import USD_M, Market
+from market_data.providers.binance.markets import Market
 from market_data.providers.binance.parse import STRICT_FIELDS, TIMES, parse_klines
 from market_data.transport.ordered import fetch_ordered
+from market_data.transport.senders import Response
 
 # Ranges that end longer ago than this are closed whatever our clock's error.
 CLOCK_DOUBT = timedelta(hours=1)
@@ -112,7 +114,7 @@ class Candles:
         rows = parse_klines(response.body)
         if (sent := rows.frame.height + rows.rejected.height) > window.limit:
             raise MalformedPayload(f"binance sent {sent} klines where at most {window.limit} were asked for")
-        return self.client.page(self._kept(rows, window.span), self.market.source, response)
+        return self._page(self._kept(rows, window.span), self.market.source, response)
 
     def _kept(self, rows: Rows, span: TimeRange) -> Rows:
         """Closed rows of the span, in order; a row repeated exactly once, one that differs left for the rules."""
@@ -176,7 +178,10 @@ class Candles:
         # A file holds days that were not asked for; what is wrong with them is told when they are.
         inside = pl.col("timestamp").is_between(piece.span.start, piece.span.end, closed="left").fill_null(value=True)
         kept = self._kept(Rows(rows.frame, rows.rejected.filter(inside)), piece.span)
-        return self.client.page(kept, f"{self.listing.provider}:{ARCHIVE_SOURCE}", response)
+        return self._page(kept, f"{self.listing.provider}:{ARCHIVE_SOURCE}", response)
+
+    def _page(self, rows: Rows, source: str, response: Response) -> Page:
+        return replace(self.client.page(rows, source, response), contract=self.listing.contract)
 
     def _path(self, piece: archive.Piece) -> str:
         raw_symbol, interval = self.listing.raw_symbol, self.timeframe.value
@@ -201,13 +206,22 @@ async def candles(
     """
     end = min(span.end, now)
     closed_by = now if end < now - CLOCK_DOUBT else min(now, await client.server_time(market))
-    first = await _first_candle(client, market, listing, timeframe, span.start)
-    if first is None or first >= end:
-        return
     asked = Candles(client, market, listing, timeframe, closed_by, now, kind)
     fetch = {None: asked.fetch, REST: asked.from_rest, ARCHIVE_SOURCE: asked.from_files}[only]
-    async for page in fetch(TimeRange(first, end)):
-        yield page
+    reached = span.start
+    try:
+        first = await _first_candle(client, market, listing, timeframe, span.start, kind)
+        if first is None or first >= end:
+            return
+        async for page in fetch(TimeRange(first, end)):
+            yield page
+            reached = page.frame["timestamp"][-1] + timeframe.duration
+    except UnknownInstrument:
+        # What is settled or delisted is in the list still, but REST knows it no more: the archive keeps it.
+        if only is not None:
+            raise
+        async for page in asked.from_files(TimeRange(reached, end)):
+            yield page
 
 
 def parse_file(csv: bytes) -> Rows:
@@ -249,15 +263,13 @@ def of_length(rows: Rows, timeframe: Timeframe) -> Rows:
 
 
 async def _first_candle(
-    client: Client, market: Market, listing: Listing, timeframe: Timeframe, start: datetime
+    client: Client, market: Market, listing: Listing, timeframe: Timeframe, start: datetime, kind: str
 ) -> datetime | None:
-    """Where to begin: the futures list says since when, the spot market is asked for its first row."""
-    if market is USD_M:
-        # The first candle opens before the first trade.
-        since = listing.valid_from
-        return start if since is None else max(start, since - timeframe.duration)
+    """Where to begin: the source is asked for its first row, since its list's dates have been late and early."""
+    if listing.valid_from is not None and listing.valid_from + timeframe.duration <= start:
+        return start
     response = await client.get(
-        market, "/klines", symbol=listing.raw_symbol, interval=timeframe.value, startTime=millis(start), limit=1
+        market, f"/{kind}", symbol=listing.raw_symbol, interval=timeframe.value, startTime=millis(start), limit=1
     )
     first = parse_klines(response.body)
     times = pl.concat([first.frame["timestamp"], first.rejected["timestamp"]]).drop_nulls()

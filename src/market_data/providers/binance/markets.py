@@ -1,23 +1,41 @@
-"""The two markets of Binance we read, and which instruments each lists."""
+"""The two markets of Binance we read, and which contracts each lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
+from market_data.model.contract import Contract, Kind, Listing, Preference, Status, means
 from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.rows import Rows
 from market_data.transport.columns import exact, moment
 from market_data.transport.payload import load_json
 from market_data.transport.rows import NOT_AS_PROMISED, read_rows
 
-# What a canonical crypto symbol is quoted in, best first.
-QUOTE_ASSETS: Final = ("USDT", "USDC", "FDUSD", "USD")
-PERPETUAL: Final = ("PERPETUAL", "TRADIFI_PERPETUAL")
+VENUE: Final = "BINANCE"
+PREFERENCE: Final = Preference()
+# What ends is called by another type from then on, and stays the perpetual it was.
+ENDING: Final = "PERPETUAL_DELIVERING"
+PERPETUAL: Final = ("PERPETUAL", "TRADIFI_PERPETUAL", ENDING)
+# Spot: https://github.com/binance/binance-spot-api-docs/blob/master/enums.md; futures: the common definitions of USD-M.
+STATUSES: Final = {
+    "TRADING": Status.TRADING,
+    "AUCTION_MATCH": Status.TRADING,
+    "PENDING_TRADING": Status.NOT_YET_LISTED,
+    "PRE_TRADING": Status.NOT_YET_LISTED,
+    "PRE_DELIVERING": Status.DELIVERING,
+    "DELIVERING": Status.DELIVERING,
+    ENDING: Status.DELIVERING,
+    "PRE_SETTLE": Status.DELIVERING,
+    "SETTLING": Status.SETTLED,
+    "DELIVERED": Status.SETTLED,
+    "CLOSE": Status.DELISTED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +44,7 @@ class Market:
 
     source: str
     venue: str
+    name: str
     path: str
     weight: float
     """Its limit of weight per minute and address in 2026, until its own list says otherwise."""
@@ -38,36 +57,31 @@ class Market:
 USD_M = Market(
     source="binance",
     venue="BINANCE_USDM",
+    name="usdm",
     path="/fapi/v1",
     weight=2400,
     page_limits=(1500, 499),
     archive="futures/um",
 )
 SPOT_MARKET = Market(
-    source="binance:spot", venue="BINANCE_SPOT", path="/api/v3", weight=6000, page_limits=(1000,), archive="spot"
+    source="binance:spot",
+    venue="BINANCE_SPOT",
+    name="spot",
+    path="/api/v3",
+    weight=6000,
+    page_limits=(1000,),
+    archive="spot",
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """One row of an instrument list."""
-
-    raw_symbol: str
-    base: str
-    quote: str
-    trading: bool
-    listed: datetime | None
-    delisted: datetime | None
-
-
-def parse_contracts(body: bytes) -> list[Contract]:
-    """The plain spot pairs or linear perpetuals of an exchangeInfo answer.
+def parse_contracts(body: bytes, market: Market) -> list[Contract]:
+    """The contracts of an exchangeInfo answer.
 
     Raises:
         MalformedPayload: when it is not one.
     """
     try:
-        return [_contract(row) for row in _rows(load_json(body))]
+        return [_contract(row, market) for row in load_json(body)["symbols"]]
     except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
 
@@ -83,74 +97,83 @@ def parse_weight_limit(body: bytes) -> float | None:
     return None
 
 
-def find(instrument: Instrument, contracts: list[Contract], market: Market) -> Listing:
-    """The listing of a canonical symbol: the contract whose base asset it is, in the best quote asset.
+def find(instrument: Instrument, contracts: Sequence[Contract], market: Market) -> Listing:
+    """The listing of a symbol: an exact notation or a name of the market's own, else the preferred one of that coin.
 
-    A contract on a multiple (1000PEPE) has that multiple as its base asset, so it is never taken for the coin itself:
-    PEPE is found on the spot market, and 1000PEPE is an instrument of its own.
+    Whether it trades at the moment does not matter. A contract on a multiple (1000PEPE) has that multiple as its base
+    asset, so it is never taken for the coin itself: PEPE is found on the spot market, and 1000PEPE is an instrument of
+    its own.
 
     Raises:
         UnknownInstrument: when the market lists none.
     """
-    found = [
-        contract for contract in contracts if contract.base == instrument.symbol and contract.quote in QUOTE_ASSETS
-    ] or [contract for contract in contracts if contract.raw_symbol == instrument.symbol]
-    if instrument.asset_class is not AssetClass.CRYPTO or not found:
+    named = [each for each in contracts if means(instrument.symbol, each)]
+    precise = [each for each in named if each.symbol == instrument.symbol]
+    own = [each for each in named if each.raw_symbol == instrument.symbol]
+    found = next(iter(precise), None) or PREFERENCE.best(named) or next(iter(own), None)
+    if instrument.asset_class is not AssetClass.CRYPTO or found is None:
         raise UnknownInstrument(f"{market.source} does not list {instrument}")
-    best = min(found, key=lambda each: (not each.trading, _preference(each.quote), each.raw_symbol))
-    return Listing(instrument, "binance", best.raw_symbol, market.venue, best.listed, best.delisted)
+    return listing_of(found, instrument, market)
 
 
-def listed_rows(body: bytes, market: Market) -> Rows:
-    """The market's instrument list in the INSTRUMENTS schema; of several quote assets the best has the bare symbol.
+def listing_of(found: Contract, instrument: Instrument, market: Market) -> Listing:
+    """A contract as the listing of an instrument."""
+    return Listing(
+        instrument, "binance", found.raw_symbol, market.venue, found.listed_from, found.listed_to, contract=found
+    )
 
-    Raises:
-        MalformedPayload: when it is not one.
-    """
-    best: dict[str, Contract] = {}
-    for contract in sorted(parse_contracts(body), key=lambda each: (not each.trading, _preference(each.quote))):
-        best.setdefault(contract.base, contract)
+
+def listed_rows(contracts: Sequence[Contract], market: Market) -> Rows:
+    """The market's instrument list in the INSTRUMENTS schema: the contract that each bare coin means."""
+    coins: dict[str, list[Contract]] = {}
+    for contract in contracts:
+        coins.setdefault(contract.base, []).append(contract)
+    best = [contract for contract in map(PREFERENCE.best, coins.values()) if contract is not None]
     rows = [
         {
             "raw_symbol": contract.raw_symbol,
-            "symbol": base,
+            "symbol": contract.base,
             "asset_class": AssetClass.CRYPTO.value,
             "venue": market.venue,
             "currency": contract.quote,
-            "status": "trading" if contract.trading else "not trading",
-            "valid_from": contract.listed,
-            "valid_to": contract.delisted,
+            "status": contract.status.value,
+            "valid_from": contract.listed_from,
+            "valid_to": contract.listed_to,
         }
-        for base, contract in best.items()
-        if contract.quote in QUOTE_ASSETS
+        for contract in best
     ]
     return read_rows(rows, INSTRUMENTS, dict)
 
 
-def _rows(answer: Any) -> Iterator[dict[str, Any]]:
-    for row in answer["symbols"]:
-        # Since 2026-06 the futures list may hold coin-margined contracts too; spot rows have no margin asset.
-        linear = row.get("marginAsset", row["quoteAsset"]) == row["quoteAsset"]
-        if linear and row.get("contractType", PERPETUAL[0]) in PERPETUAL:
-            yield row
-
-
-def _contract(row: dict[str, Any]) -> Contract:
-    delivery = row.get("deliveryDate")
-    trading = row["status"] == "TRADING"
+def _contract(row: dict[str, Any], market: Market) -> Contract:
+    sort, said = row.get("contractType"), row["status"]
+    kind = _kind(sort)
+    status = Status.DELIVERING if sort == ENDING else STATUSES.get(said, Status.HALTED)
+    # A live perpetual carries a delivery date in the year 2100, a dated future its own.
+    delivery = _moment(row.get("deliveryDate"))
+    dated = delivery if kind is Kind.FUTURE else None
     return Contract(
+        venue=VENUE,
+        market=market.name,
         raw_symbol=row["symbol"],
+        kind=kind,
         base=row["baseAsset"],
         quote=row["quoteAsset"],
-        trading=trading,
-        listed=_moment(row.get("onboardDate")),
-        # A live perpetual carries a delivery date in the year 2100.
-        delisted=None if trading else _moment(delivery),
+        settlement=None if kind is Kind.SPOT else row.get("marginAsset", row["quoteAsset"]),
+        multiplier=Decimal(str(row.get("contractSize", 1))),
+        expires_on=dated.date() if dated else None,
+        status=status,
+        status_text=sort if sort == ENDING else said,
+        listed_from=_moment(row.get("onboardDate")),
+        listed_to=delivery if status.ended else None,
     )
 
 
-def _preference(quote: str) -> int:
-    return QUOTE_ASSETS.index(quote) if quote in QUOTE_ASSETS else len(QUOTE_ASSETS)
+def _kind(contract_type: str | None) -> Kind:
+    if contract_type is None:
+        return Kind.SPOT
+    # An empty type is that of a contract that is only prepared.
+    return Kind.PERPETUAL if contract_type in (*PERPETUAL, "") else Kind.FUTURE
 
 
 def _moment(millis: str | None) -> datetime | None:

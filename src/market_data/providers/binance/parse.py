@@ -105,3 +105,16 @@ def _named(row: Any) -> dict[str, Any] | str:
 
 def _conformed(rows: pl.DataFrame) -> pl.DataFrame:
     return CANDLES.conform(rows.rename({"open_time": "timestamp"})).with_columns(rows["close_time"])
+
+
+def refuse_others(body: bytes, raw_symbol: str) -> None:
+    """Refuse an answer that names another symbol than was asked for; rows that name none are taken.
+
+    Raises:
+        MalformedPayload: saying what came instead.
+    """
+    answer = load_json(body)
+    rows = answer if isinstance(answer, list) else [answer]
+    named = {str(row["symbol"]) for row in rows if isinstance(row, dict) and "symbol" in row} - {raw_symbol}
+    if named:
+        raise MalformedPayload(f"binance sent {shown(sorted(named))} where {raw_symbol} was asked for")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import polars as pl
 import structlog
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import (
     EXACT,
     FUNDING_RATES,
@@ -20,7 +21,6 @@ from market_data.model.dataset import (
     TAKER_VOLUMES,
     Dataset,
 )
-from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows, joined
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
@@ -28,6 +28,7 @@ from market_data.providers.binance import archive
 from market_data.providers.binance.client import Client, millis
 from market_data.providers.binance.klines import PREMIUM, TRADED, candles
 from market_data.providers.binance.markets import USD_M, Market
+from market_data.providers.binance.parse import refuse_others
 from market_data.transport.columns import Count, Field, Written, moment
 from market_data.transport.ordered import fetch_ordered
 from market_data.transport.payload import load_json
@@ -111,6 +112,7 @@ async def statistics(
                 yield page
     if dataset is OPEN_INTEREST and asked_until >= now:
         response = await client.get(USD_M, "/openInterest", symbol=listing.raw_symbol)
+        refuse_others(response.body, listing.raw_symbol)
         # Between two trades it says when the last one was: then there is nothing new.
         fresh = pl.col("timestamp").is_between(span.start, now) & (pl.col("timestamp") > pl.lit(newest or EPOCH))
         present = parse_present(response.body).with_frame(lambda frame: frame.filter(fresh))
@@ -123,6 +125,7 @@ async def funding(client: Client, listing: Listing, span: TimeRange, now: dateti
     while begin < end:
         times = {"startTime": millis(begin), "endTime": millis(end) - 1}
         response = await client.get_funding("/fundingRate", symbol=listing.raw_symbol, limit=FUNDING_ROWS, **times)
+        refuse_others(response.body, listing.raw_symbol)
         rows = parse_funding(response.body)
         inside = rows.frame.filter(_within(TimeRange(begin, end))).sort("timestamp", maintain_order=True)
         yield client.page(Rows(inside, rows.rejected), USD_M.source, response)
@@ -245,6 +248,7 @@ async def _from_rest(
             startTime=millis(window.start),
             endTime=millis(window.end) - 1,
         )
+        refuse_others(response.body, listing.raw_symbol)
         return parse_series(response.body, series), response
 
     # A label may be the start or the end: the newest decides for all, so it is asked for first.

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import EXACT, TRADES
 from market_data.model.errors import MalformedPayload, UnsupportedRequest
-from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.rows import VALUE_UNREADABLE, Rows, rejections
 from market_data.model.timeframe import TimeRange

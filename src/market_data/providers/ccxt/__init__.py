@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
 
 from market_data.model.aggregation import aggregate, agreeing, closed
+from market_data.model.contract import Contract, Kind, Listing, Preference, Status, means
 from market_data.model.dataset import CANDLES, EXACT, FUNDING_RATES, OPEN_INTEREST, TRADES, Dataset
 from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.rows import NOT_A_ROW, Rows, joined
 from market_data.model.session import Grid, grid
@@ -63,15 +66,29 @@ class Ccxt(Provider):
 
     async def resolve(self, instrument: Instrument) -> Listing:
         """See `Provider.resolve`."""
+        found = await self.contracts(instrument)
+        exact = [each for each in found if each.symbol == instrument.symbol]
+        best = next(iter(exact), None) or self._preference.best(found)
+        if best is None:
+            raise UnknownInstrument(f"{self._exchange.source} does not list {instrument}")
+        return Listing(instrument, self.name, best.raw_symbol, best.venue, best.listed_from, contract=best)
+
+    async def contracts(self, instrument: Instrument) -> Sequence[Contract]:
+        """See `Provider.contracts`; the library's notation is ours, and taken for the exchange's own name."""
+        if instrument.asset_class is not AssetClass.CRYPTO:
+            return ()
+        return [each for each in await self._listed() if means(instrument.symbol, each)]
+
+    @property
+    def _preference(self) -> Preference:
+        kind = Kind.SPOT if self._exchange.settings.market_type == "spot" else Kind.PERPETUAL
+        return Preference(kinds=(kind,), quotes=QUOTES)
+
+    async def _listed(self) -> list[Contract]:
         async with self._lock:
             markets = await self._exchange.calling(self._exchange.library.load_markets())
-        found = [market for market in markets.values() if self._is_it(market, instrument)]
-        if not found:
-            raise UnknownInstrument(f"{self._exchange.source} does not list {instrument}")
-        best = min(found, key=lambda market: (market["active"] is False, QUOTES.index(market["quote"])))
-        listed = best.get("created")
-        since = EPOCH + listed * MILLISECOND if listed else None
-        return Listing(instrument, self.name, best["symbol"], str(self._exchange.settings.exchange).upper(), since)
+        venue = str(self._exchange.settings.exchange).upper()
+        return [contract_of(market, venue) for market in markets.values() if not market.get("option")]
 
     async def fetch_candles(
         self, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime, *, now: datetime
@@ -97,7 +114,7 @@ class Ccxt(Provider):
                 inside = (wanted.opens >= base.opens[0]) & (wanted.opens < base.ends[-1])
                 made = Grid(wanted.opens[inside], wanted.ends[inside]).closed_by(known_until)
                 rows = _made_of(rows, made, base)
-            page = self._page(rows)
+            page = replace(self._page(rows), contract=listing.contract)
             if page.holds_something:
                 yield page
 
@@ -179,12 +196,6 @@ class Ccxt(Provider):
             since = _moment(fresh[-1])
             last_ids = {_identity(row) for row in timed if _moment(row) == since}
 
-    def _is_it(self, market: dict[str, Any], instrument: Instrument) -> bool:
-        kind = self._exchange.settings.market_type
-        fits = market["spot"] if kind == "spot" else market["swap"] and market["linear"]
-        wanted = instrument.asset_class is AssetClass.CRYPTO and market["base"] == instrument.symbol
-        return bool(fits and wanted and market["quote"] in QUOTES)
-
     def _asked(self, timeframe: Timeframe) -> Timeframe:
         native = self._exchange.library.timeframes or {}
         if timeframe is not Timeframe.W1 and timeframe.value in native:
@@ -204,6 +215,27 @@ class Ccxt(Provider):
             fetched_at=last.fetched_at,
             response_ms=last.elapsed_ms,
         )
+
+
+def contract_of(market: dict[str, Any], venue: str) -> Contract:
+    """A market of the library as a contract; of its status the library says only whether it is active."""
+    kind = Kind.SPOT if market.get("spot") else Kind.PERPETUAL if market.get("swap") else Kind.FUTURE
+    expires, listed = market.get("expiry"), market.get("created")
+    ended = kind is Kind.FUTURE and market.get("active") is False
+    return Contract(
+        venue=venue,
+        market=str(market.get("type") or kind),
+        raw_symbol=market["symbol"],
+        kind=kind,
+        base=market["base"],
+        quote=market["quote"],
+        settlement=market.get("settle"),
+        multiplier=Decimal(str(market.get("contractSize") or 1)),
+        expires_on=(EPOCH + int(expires) * MILLISECOND).date() if expires and kind is Kind.FUTURE else None,
+        status=Status.SETTLED if ended else Status.HALTED if market.get("active") is False else Status.TRADING,
+        status_text="inactive" if market.get("active") is False else None,
+        listed_from=EPOCH + int(listed) * MILLISECOND if listed else None,
+    )
 
 
 def _candles(rows: Any) -> Rows:

@@ -24,9 +24,10 @@ import numpy as np
 import polars as pl
 
 from market_data.model.aggregation import aggregate, agreeing, closed
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import ConfigError, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider, ProviderSettings
 from market_data.model.rows import Rows, joined, rejections
 from market_data.model.session import Grid, grid

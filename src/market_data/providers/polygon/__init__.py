@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import (
     CANDLES,
     DIVIDENDS,
@@ -22,7 +23,7 @@ from market_data.model.dataset import (
     Dataset,
 )
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.providers.polygon.candles import candles

@@ -12,8 +12,10 @@ import numpy as np
 import polars as pl
 
 from market_data.model.aggregation import aggregate, agreeing, closed, runs
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.errors import MalformedPayload
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import joined
 from market_data.model.session import Grid, grid
@@ -91,12 +93,14 @@ async def _window(
     path = f"/v2/aggs/ticker/{raw_symbol}/range/{ask.multiplier}/{ask.timespan}/{_bounds(ask, span)}"
     answers, delayed, elapsed = [], False, 0.0
     async for response, answer in client.pages(path, adjusted="false", sort="asc", limit=MOST_ROWS):
+        answer.must_be(listing.raw_symbol)
         answers.append(parse_aggregates(answer.results))
         delayed |= answer.delayed
         elapsed += response.elapsed_ms
         last = response
     known_until = min(now, last.server_time or now) - (DELAY if delayed else timedelta(0))
     asset_class = listing.instrument.asset_class
+    _check_interval([part.frame for part in answers], ask)
     rows = joined(answers, CANDLES.empty()).with_frame(lambda frame: _on_grid(frame, asset_class, ask, span))
     if ask.timeframe is not timeframe:
         parts = grid(asset_class, ask.timeframe, span)
@@ -104,7 +108,24 @@ async def _window(
     frame = closed(rows.frame, wanted, timeframe, known_until)
     if delayed:
         frame = _noted(frame, NOTE_DELAYED)
-    return Page(frame=frame, rejected=rows.rejected, source=NAME, fetched_at=last.fetched_at, response_ms=elapsed)
+    return Page(
+        frame=frame,
+        rejected=rows.rejected,
+        source=NAME,
+        fetched_at=last.fetched_at,
+        response_ms=elapsed,
+        contract=listing.contract,
+    )
+
+
+def _check_interval(frames: list[pl.DataFrame], ask: _Ask) -> None:
+    """Refuse candles that are finer than those asked for; a single one off the grid is left to the rules."""
+    steps = pl.concat([CANDLES.empty(), *frames])["timestamp"].sort().diff().drop_nulls()
+    # A day in which the clocks change has 23 hours.
+    shortest = ask.timeframe.duration - (timedelta(hours=2) if ask is _DAY else timedelta(0))
+    finer = ((steps > timedelta(0)) & (steps < shortest)).sum()
+    if 2 * finer > len(steps):
+        raise MalformedPayload(f"polygon sent candles finer than the {ask.multiplier} {ask.timespan} asked for")
 
 
 def _on_grid(rows: pl.DataFrame, asset_class: AssetClass, ask: _Ask, span: TimeRange) -> pl.DataFrame:

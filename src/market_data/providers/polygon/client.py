@@ -6,8 +6,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
+from market_data.model.contract import Listing
 from market_data.model.errors import BadCredentials, MalformedPayload, NotEntitled, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, SPLITS
 from market_data.model.errors import NotEntitled, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.session import session_of
@@ -62,6 +63,7 @@ async def earnings(client: Client, listing: Listing, span: TimeRange, now: datet
     params = {"ticker": listing.raw_symbol, "sort": "date.asc", "limit": 50_000}
     try:
         async for response, answer in client.product("earnings", "/benzinga/v1/earnings", **params, **dates):
+            answer.must_be(listing.raw_symbol)
             yield client.page(parse_earnings(answer.results), response)
     except NotEntitled as refused:
         try:
@@ -180,6 +182,7 @@ async def _actions(
         results: list[Any] = []
         try:
             async for response, answer in client.product(path, path, **params):
+                answer.must_be(listing.raw_symbol)
                 results += answer.results
                 last = response
         except NOT_THERE:

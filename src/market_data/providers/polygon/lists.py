@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
 import polars as pl
 
+from market_data.model.contract import Contract, Listing
 from market_data.model.dataset import INSTRUMENTS, OPTIONS
-from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.errors import MalformedPayload, UnsupportedRequest
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
+from market_data.model.text import shown
 from market_data.model.timeframe import TimeRange
 from market_data.providers.polygon.client import Client
-from market_data.transport.rows import read_rows
+from market_data.providers.polygon.parse import ETF_TYPES, contract_of
+from market_data.transport.rows import NOT_AS_PROMISED, read_rows
 
 CONTRACTS: Final = "/v3/reference/options/contracts"
 NOT_IN_SNAPSHOT: Final = "listed, but not in the snapshot"
 PREFIX: Final = "O:"
 KINDS: Final = ("call", "put")
-ETF_TYPES: Final = ("ETF", "ETV", "ETN", "ETS")
 STOCK_TYPES: Final = ("CS", "ADRC", "OS", "NYRS", "GDR", "PFD")
 # A chain is of its moment; a range that ended longer ago is not what it speaks of.
 PRESENT: Final = timedelta(days=1)
@@ -41,12 +44,14 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
     told: set[str] = set()
     path = f"/v3/snapshot/options/{quote(underlying, safe=':')}"
     async for response, answer in client.product("options", path, limit=250):
+        _check_underlying(answer.results, underlying)
         # One moment for the whole chain, however long its pages take.
         rows = parse_options(answer.results, now)
         told.update(rows.frame["contract"])
         yield client.page(rows, response)
     listed = client.product("contracts", CONTRACTS, underlying_ticker=underlying, limit=1000)
     async for response, answer in listed:
+        _check_underlying(answer.results, underlying)
         rest = parse_contracts(answer.results, now)
         yield client.page(rest.with_frame(lambda frame: frame.filter(~pl.col("contract").is_in(told))), response)
 
@@ -62,7 +67,8 @@ async def instruments(client: Client, asset_class: AssetClass) -> AsyncIterator[
             fresh = ~pl.col("raw_symbol").is_in(seen) & (pl.col("asset_class") == asset_class.value)
             rows = parse_instruments(answer.results).with_frame(functools.partial(_first_of_each, fresh))
             seen.update(rows.frame["raw_symbol"])
-            yield client.page(rows, response)
+            # The contracts of both ends: a delisted company's name may be another's today.
+            yield replace(client.page(rows, response), listed=_contracts(answer.results, asset_class))
 
 
 def _first_of_each(fresh: pl.Expr, frame: pl.DataFrame) -> pl.DataFrame:
@@ -95,6 +101,30 @@ def parse_instruments(results: list[Any]) -> Rows:
         MalformedPayload: when not one row is a ticker.
     """
     return read_rows(results, INSTRUMENTS, _instrument)
+
+
+def _contracts(results: list[Any], asset_class: AssetClass) -> tuple[Contract, ...]:
+    """The contracts of a page; a row that is none is told by `parse_instruments`."""
+    found = []
+    for row in results:
+        try:
+            contract = contract_of(row) if _instrument(row) is not None else None
+        except NOT_AS_PROMISED:
+            continue
+        if contract is not None and contract.asset_class is asset_class:
+            found.append(contract)
+    return tuple(found)
+
+
+def _check_underlying(results: list[Any], underlying: str) -> None:
+    """Refuse a chain of another share than was asked for."""
+    for row in results:
+        if not isinstance(row, dict):
+            continue
+        asset = row.get("underlying_asset")
+        said = row.get("underlying_ticker") or (asset.get("ticker") if isinstance(asset, dict) else None)
+        if said not in (None, underlying):
+            raise MalformedPayload(f"polygon sent options of {shown(said)} where {underlying} was asked for")
 
 
 def _contract(row: dict[str, Any], moment: datetime) -> dict[str, Any] | None:

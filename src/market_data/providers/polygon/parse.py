@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from market_data.model.contract import SHARES, US_VENUE, Contract, Kind, Listing, Status
 from market_data.model.dataset import CANDLES, EXACT
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.rows import Rows
 from market_data.model.text import shown
 from market_data.transport.columns import Count, Field, Rounded
@@ -31,6 +32,8 @@ AGGREGATE_FIELDS: Final[dict[str, Field]] = {
 NAMES: Final = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vw": "vwap",
                 "n": "trade_count"}  # fmt: skip
 CRYPTO_QUOTE = "USD"
+CRYPTO_VENUE: Final = "MASSIVE"
+ETF_TYPES: Final = ("ETF", "ETV", "ETN", "ETS")
 NEW_YORK = "America/New_York"
 
 
@@ -41,6 +44,24 @@ class Answer:
     results: list[Any]
     delayed: bool
     next_path: str | None
+    ticker: str | None = None
+    """Whose it says it is, where it says so once for all rows."""
+    adjusted: bool | None = None
+    """Whether its prices are adjusted for splits, where it says so."""
+
+    def must_be(self, ticker: str) -> None:
+        """Refuse an answer about something else than was asked for.
+
+        Raises:
+            MalformedPayload: saying what came instead.
+        """
+        named = {self.ticker, *(row.get("ticker") for row in self.results if isinstance(row, dict))} - {None, ticker}
+        if named:
+            raise MalformedPayload(
+                f"polygon sent {', '.join(map(str, sorted(named, key=str)))} where {ticker} was asked for"
+            )
+        if self.adjusted:
+            raise MalformedPayload(f"polygon sent adjusted prices of {ticker} where unadjusted ones were asked for")
 
 
 def parse_answer(body: bytes) -> Answer:
@@ -61,7 +82,8 @@ def parse_answer(body: bytes) -> Answer:
         results = []
     if not isinstance(results, list):
         raise MalformedPayload(f"no list of results: {shown(answer)}")
-    return Answer(results, status == "DELAYED", _path_and_query(answer.get("next_url")))
+    following = _path_and_query(answer.get("next_url"))
+    return Answer(results, status == "DELAYED", following, answer.get("ticker"), answer.get("adjusted"))
 
 
 def parse_aggregates(results: list[Any]) -> Rows:
@@ -101,17 +123,45 @@ def find_listing(instrument: Instrument, results: list[Any]) -> Listing:
         for row in results:
             # A row that is none says nothing of the others.
             if isinstance(row, dict) and _is_it(instrument, row):
-                venue, until = row.get("primary_exchange"), row.get("delisted_utc")
-                valid_to = datetime.fromisoformat(until) if until else None
-                return Listing(instrument, "polygon", row["ticker"], venue, None, valid_to)
+                contract = contract_of(row)
+                venue, valid_to = row.get("primary_exchange"), contract.listed_to
+                return Listing(instrument, "polygon", row["ticker"], venue, None, valid_to, contract)
     except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"the list of tickers is not as promised: {error!r}") from None
     raise UnknownInstrument(f"polygon does not list {instrument}")
 
 
+def contract_of(row: dict[str, Any]) -> Contract:
+    """A row of the list of tickers as a contract; a share is the same one whoever sells its prices."""
+    until = row.get("delisted_utc")
+    ended = until is not None or row.get("active") is False
+    said: dict[str, Any] = {
+        "status": Status.DELISTED if ended else Status.TRADING,
+        "listed_to": datetime.fromisoformat(until) if until else None,
+        "name": row.get("name"),
+    }
+    if row.get("market") == "crypto":
+        base, currency = row["base_currency_symbol"], row["currency_symbol"]
+        return Contract(
+            venue=CRYPTO_VENUE,
+            market="crypto",
+            raw_symbol=row["ticker"],
+            kind=Kind.SPOT,
+            base=base,
+            quote=currency,
+            **said,
+        )
+    kind = Kind.ETF if row.get("type") in ETF_TYPES else Kind.STOCK
+    currency = (row.get("currency_name") or "").upper() or None
+    return Contract(
+        venue=US_VENUE, market=SHARES, raw_symbol=row["ticker"], kind=kind, base=row["ticker"], quote=currency, **said
+    )
+
+
 def _is_it(instrument: Instrument, row: dict[str, Any]) -> bool:
     if instrument.asset_class is AssetClass.CRYPTO:
-        return row.get("base_currency_symbol") == instrument.symbol and row.get("currency_symbol") == CRYPTO_QUOTE
+        base, currency = row.get("base_currency_symbol"), row.get("currency_symbol")
+        return currency == CRYPTO_QUOTE and instrument.symbol in (base, f"{base}/{currency}", row.get("ticker"))
     return bool(row.get("ticker") == instrument.symbol)
 
 

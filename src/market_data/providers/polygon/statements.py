@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import polars as pl
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import EARNINGS
-from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.providers.polygon.client import Client

@@ -9,8 +9,9 @@ from urllib.parse import quote
 
 import polars as pl
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import EXACT, QUOTES, TRADES
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange, to_micros

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES, DIVIDENDS, EARNINGS, FX_RATES, NEWS, OPTIONS, SPLITS, Dataset
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange

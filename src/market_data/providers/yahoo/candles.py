@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -12,8 +12,9 @@ import polars as pl
 import structlog
 
 from market_data.model.aggregation import aggregate, agreeing, closed, runs
+from market_data.model.contract import Listing
 from market_data.model.errors import TransientError
-from market_data.model.instrument import AssetClass, Listing
+from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.session import Grid, grid
@@ -111,7 +112,7 @@ class Candles:
         if asked is not timeframe:
             made = wanted.closed_by(known_until)
             found = agreeing(found).with_frame(lambda parts: aggregate(parts, made, base))
-        return self.client.page(found, response)
+        return replace(self.client.page(found, response), contract=listing.contract)
 
     async def _known_splits(
         self, listing: Listing, asked: Timeframe, span: TimeRange, now: datetime

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
+from market_data.model.contract import Listing
 from market_data.model.errors import BadCredentials, MalformedPayload, RateLimited, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Page
 from market_data.model.rows import Rows
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
@@ -53,7 +54,7 @@ class Client:
         async with self._listing_locks[instrument]:
             if instrument not in self._listings:
                 # In its own spelling of share classes: the search compares texts.
-                text = instrument.symbol.replace(".", "-")
+                text = instrument.symbol.replace(".", "-").replace("/", "-")
                 response = await self.get("/v1/finance/search", q=text, quotesCount=20, newsCount=0)
                 self._listings[instrument] = find_listing(instrument, response.body)
             return self._listings[instrument]

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import polars as pl
 
+from market_data.model.contract import Listing
 from market_data.model.dataset import DIVIDENDS, EARNINGS, NEWS, OPTIONS, SPLITS
 from market_data.model.errors import MalformedPayload, UnsupportedRequest
-from market_data.model.instrument import Listing
 from market_data.model.provider import Page
 from market_data.model.rows import Rows, joined
 from market_data.model.text import shown
@@ -83,10 +83,12 @@ async def options(client: Client, listing: Listing, span: TimeRange, now: dateti
     path = f"/v7/finance/options/{quote(listing.raw_symbol, safe='')}"
     response, answer = await client.get_with_crumb(path)
     # One moment for the whole chain, however long its pages take.
+    _check_underlying(answer, listing)
     first, expirations = parse_options(answer, now)
     yield client.page(first, response)
     for expiration in expirations[1:MOST_EXPIRATIONS]:
         response, answer = await client.get_with_crumb(path, date=expiration)
+        _check_underlying(answer, listing)
         rows, _ = parse_options(answer, now)
         yield client.page(rows, response)
 
@@ -158,6 +160,17 @@ def _article(row: dict[str, Any], raw_symbol: str) -> dict[str, Any] | None:
         "symbols": [canonical(name) for name in row["relatedTickers"]],
         "keywords": [],
     }
+
+
+def _check_underlying(answer: Any, listing: Listing) -> None:
+    """Refuse a chain of another share than was asked for."""
+    try:
+        (result,) = answer["optionChain"]["result"]
+        named = result.get("underlyingSymbol", listing.raw_symbol)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedPayload(f"the option chain is not as promised ({error!r}): {str(answer)[:200]}") from None
+    if named != listing.raw_symbol:
+        raise MalformedPayload(f"yahoo sent options of {named} where {listing.raw_symbol} was asked for")
 
 
 def _dividends(chart: Chart) -> list[dict[str, Any]]:

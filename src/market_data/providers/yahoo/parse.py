@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from market_data.model.contract import SHARES, US_VENUE, Contract, Kind, Listing
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Listing
+from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.rows import VALUE_UNREADABLE, Rows, none_rejected
 from market_data.model.text import kept, shown
 from market_data.providers.yahoo.dialect import NOTHING_THERE
@@ -30,6 +31,7 @@ QUOTE_TYPES: Final = {
 CURRENCY: Final = "USD"
 # What a fund gained and hands on is paid as a dividend is.
 PAYMENTS: Final = {"dividends": "cash", "capitalGains": "capital_gain"}
+CRYPTO_VENUE: Final = "YAHOO"
 DIGITS: Final = "0123456789"
 # Its prices went through a 32-bit float.
 ROW_FIELDS: Final[dict[str, Field]] = {"timestamp": Count("s"), **dict.fromkeys(VALUES, Rounded())}
@@ -253,12 +255,35 @@ def find_listing(instrument: Instrument, body: bytes) -> Listing:
         # Some answers are companies without a symbol.
         symbol = str(quote.get("symbol", ""))
         if quote.get("quoteType") in QUOTE_TYPES[instrument.asset_class] and _is_it(instrument, symbol):
-            return Listing(instrument, "yahoo", symbol, quote.get("exchange"))
+            exchange, contract = quote.get("exchange"), _contract(instrument, symbol, quote)
+            return Listing(instrument, "yahoo", symbol, exchange, contract=contract)
     raise UnknownInstrument(f"yahoo does not list {instrument}")
+
+
+def _contract(instrument: Instrument, symbol: str, quote: dict[str, Any]) -> Contract:
+    name = quote.get("longname") or quote.get("shortname")
+    if instrument.asset_class is AssetClass.CRYPTO:
+        return Contract(
+            venue=CRYPTO_VENUE,
+            market="crypto",
+            raw_symbol=symbol,
+            kind=Kind.SPOT,
+            base=_coin(instrument),
+            quote=CURRENCY,
+            name=name,
+        )
+    # A share is the same one whoever sells its prices: by the name it is listed under.
+    kind, own = Kind.ETF if quote.get("quoteType") == "ETF" else Kind.STOCK, symbol.replace("-", ".")
+    return Contract(venue=US_VENUE, market=SHARES, raw_symbol=own, kind=kind, base=own, quote=CURRENCY, name=name)
+
+
+def _coin(instrument: Instrument) -> str:
+    return instrument.symbol.removesuffix(f"/{CURRENCY}").removesuffix(f"-{CURRENCY}")
 
 
 def _is_it(instrument: Instrument, symbol: str) -> bool:
     if instrument.asset_class is AssetClass.CRYPTO:
         coin, _, currency = symbol.rpartition("-")
-        return currency == CURRENCY and (coin == instrument.symbol or coin.rstrip(DIGITS) == instrument.symbol)
+        wanted = _coin(instrument)
+        return currency == CURRENCY and wanted in (coin, coin.rstrip(DIGITS))
     return symbol.replace("-", ".") == instrument.symbol

@@ -12,6 +12,7 @@ import polars as pl
 
 from market_data.model.contract import Contract, Kind, Status
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import MICROSECOND
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 
@@ -110,6 +111,13 @@ def ties_of(connection: Connection, instrument: Instrument) -> list[Since]:
     return [Since(number, start or ALWAYS) for number, start in rows]
 
 
+def owned_by(database: Database, instrument: Instrument) -> int | None:
+    """The contract whose candles an instrument's series has at present; None while nobody decided."""
+    with database.transaction() as connection:
+        owners = ties_of(connection, instrument)
+    return owners[-1].contract_id if owners else None
+
+
 def tie(
     connection: Connection,
     instrument: Instrument,
@@ -142,13 +150,16 @@ def tie(
 def say(connection: Connection, contract_id: int, source: str, contract: Contract, now: datetime) -> bool:
     """Append what a source says of a contract where it differs from what it last said; whether it did."""
     last = connection.execute(
-        f"SELECT {', '.join(_SAID)} FROM contract_versions WHERE (contract_id, source) = (%s, %s) "
+        f"SELECT {', '.join(_SAID)}, known_from FROM contract_versions WHERE (contract_id, source) = (%s, %s) "
         "ORDER BY known_from DESC LIMIT 1",
         [contract_id, source],
     ).fetchone()
     new = tuple(getattr(contract, name) for name in _SAID)
-    if last is not None and tuple(last) == new:
-        return False
+    if last is not None:
+        if tuple(last[:-1]) == new:
+            return False
+        # A version is younger than the one before it even when a clock stands still or steps back.
+        now = max(now, last[-1] + MICROSECOND)
     connection.execute(
         f"INSERT INTO contract_versions (contract_id, source, known_from, {', '.join(_SAID)}) VALUES (%s, %s, %s, %s, "
         "%s, %s, %s, %s, %s)",

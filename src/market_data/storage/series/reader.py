@@ -126,7 +126,8 @@ class Reader:
             newest = self._nearest(series, as_of, end, limit, earlier=True)["timestamp"]
             if newest.len():
                 span = TimeRange(newest[0] if span is None else max(newest[0], span.start), end)
-        where, parameters = f"{_OF_SERIES} AND chosen AND known_from <= %s", [*series.key, as_of]
+        only, mine = only_of(series)
+        where, parameters = f"{_OF_SERIES}{only} AND chosen AND known_from <= %s", [*series.key, *mine, as_of]
         if span is not None:
             where, parameters = f"{where} AND timestamp >= %s AND timestamp < %s", [*parameters, span.start, span.end]
         return self.database.frame(
@@ -185,8 +186,9 @@ class Reader:
         Args:
             own: features of the user's own, wanted after all other columns.
         """
-        parameters: list[object] = [*series.key]
-        where = _OF_SERIES
+        only, parameters = only_of(series)
+        parameters = [*series.key, *parameters]
+        where = _OF_SERIES + only
         if span is not None:
             parameters += [span.start, span.end]
             where += " AND timestamp >= %s AND timestamp < %s"
@@ -216,6 +218,15 @@ def newest_of(versions: pl.DataFrame, limit: int, *, earlier: bool) -> pl.DataFr
         versions = versions.filter(pl.col("timestamp") != versions["timestamp"][-1])
     newest = versions.sort("known_from").unique("timestamp", keep="last")
     return newest.sort("timestamp", descending=earlier)
+
+
+def only_of(series: Series) -> tuple[str, list[object]]:
+    """The condition, and its parameters, for the rows of the one contract that a reader wants to see.
+
+    Rows of which nobody knows the contract are among them: they were stored before contracts were known.
+    """
+    number = series.instrument.only
+    return ("", []) if number is None else (" AND (contract_id = %s OR contract_id IS NULL)", [number])
 
 
 def _known_by(as_of: datetime | None) -> tuple[str, tuple[datetime, ...]]:

@@ -32,8 +32,8 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     takes the place of one of another, and never the other way round, whatever their scores.
 
     Args:
-        incoming: accepted rows of one source, one per timestamp: CANDLES' columns, `contract_id` and `quality_score`,
-            the score of the fact alone.
+        incoming: accepted rows of one source, one per timestamp: CANDLES' columns, `contract_id`, `quality_score`, the
+            score of the fact alone, and, where the series is tied to one, `own_contract`.
         facts: the newest stored version per timestamp, source and contract: the same columns, `source`, `known_from`,
             `chosen`.
         source: the incoming rows' source.
@@ -42,6 +42,8 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
         `incoming` with `verdict`; `reason` (null unless updated); `present_source`, and for every compared column
         `<column>_present`: the values now standing, null where there are none.
     """
+    if "own_contract" not in incoming.columns:
+        incoming = incoming.with_columns(own_contract=pl.lit(None, pl.Int32))
     present = (
         facts.filter("chosen")
         .sort("known_from")
@@ -51,7 +53,7 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
             present_source="source",
             present_score="quality_score",
             present_contract="contract_id",
-            present_other=_of_another(),
+            present_marked=_marked(),
             **{f"{c}_present": c for c in COMPARED},
         )
     )
@@ -65,9 +67,11 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
     same_source = (pl.col("present_source") == source) & _same_contract("present_contract")
     by_hand = pl.col("present_source") == MANUAL
-    ours_at_last = pl.col("present_other") & ~_of_another()
+    present_other = pl.col("present_marked") | _differs("present_contract")
+    ours_at_last = (present_other & ~_marked() & ~_differs("contract_id")).fill_null(value=False)
+    repeated &= ~ours_at_last
     better = (pl.col("quality_score") > pl.col("present_score")) & ~_same_values("present")
-    better = (ours_at_last | better & ~(_of_another() & ~pl.col("present_other"))) & ~by_hand
+    better = (ours_at_last | better & ~(_marked() & ~present_other)) & ~by_hand
     verdict = (
         pl.when(repeated)
         .then(pl.lit(Verdict.UNCHANGED.value))
@@ -99,7 +103,12 @@ def _same_contract(present: str) -> pl.Expr:
     return (pl.col("contract_id") == pl.col(present)).fill_null(value=True)
 
 
-def _of_another() -> pl.Expr:
+def _differs(contract: str) -> pl.Expr:
+    """Whether a contract is known not to be the series' own."""
+    return (pl.col(contract) != pl.col("own_contract")).fill_null(value=False)
+
+
+def _marked() -> pl.Expr:
     return pl.col("notes").str.contains(OTHER_CONTRACT, literal=True).fill_null(value=False)
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.storage.series.own_features import own_among, selection
+from market_data.storage.series.reader import only_of
 from market_data.storage.server.database import Database
 
 _OF_SERIES: Final = "symbol = %s AND asset_class = %s AND timeframe = %s"
@@ -71,6 +72,10 @@ class Windows:
 
 
 def _within(series: Series, span: TimeRange | None) -> tuple[str, list[Any]]:
+    only, parameters = only_of(series)
     if span is None:
-        return _OF_SERIES, [*series.key]
-    return f"{_OF_SERIES} AND timestamp >= %s AND timestamp < %s", [*series.key, span.start, span.end]
+        return _OF_SERIES + only, [*series.key, *parameters]
+    return (
+        f"{_OF_SERIES}{only} AND timestamp >= %s AND timestamp < %s",
+        [*series.key, *parameters, span.start, span.end],
+    )
