@@ -210,10 +210,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         providers, connections = open_providers(settings, ledger)
         declare(database, [each for each in shelves.features if each.name in shelves.own], violations, clock())
         keep_apart(database, sandbox=settings.database.sandbox, now=clock())
-        preference = settings.instruments.preference
-        contracts = Contracts(
-            database, by_priority(settings, providers), Preference(preference.kinds, preference.quotes), clock
-        )
+        contracts = Contracts(database, by_priority(settings, providers), preference_of(settings), clock)
         enricher = Enricher(
             database=database,
             providers=tied(contracts),
@@ -244,6 +241,11 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             # Whoever brought an event loop of their own closes the connections in it.
             if loop.used:
                 app.run(app.disconnect())
+
+
+def preference_of(settings: Settings) -> Preference:
+    """Which contract a bare coin means."""
+    return Preference(settings.instruments.preference.kinds, settings.instruments.preference.quotes)
 
 
 def open_workshop(app: App) -> Workshop:

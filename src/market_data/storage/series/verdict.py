@@ -44,25 +44,10 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     """
     if "own_contract" not in incoming.columns:
         incoming = incoming.with_columns(own_contract=pl.lit(None, pl.Int32))
-    present = (
-        facts.filter("chosen")
-        .sort("known_from")
-        .unique("timestamp", keep="last", maintain_order=True)
-        .select(
-            "timestamp",
-            present_source="source",
-            present_score="quality_score",
-            present_contract="contract_id",
-            present_marked=_marked(),
-            **{f"{c}_present": c for c in COMPARED},
-        )
+    own = _own(incoming, facts, source).with_columns(has_own=pl.lit(value=True))
+    known = incoming.join(own, on="timestamp", how="left", maintain_order="left").join(
+        _standing(facts), on="timestamp", how="left", maintain_order="left"
     )
-    known = incoming.join(
-        _own(incoming, facts, source).with_columns(has_own=pl.lit(value=True)),
-        on="timestamp",
-        how="left",
-        maintain_order="left",
-    ).join(present, on="timestamp", how="left", maintain_order="left")
     # What a person says again after taking it back is news.
     repeated = pl.col("has_own").fill_null(value=False) & _same_values("own") & (source != MANUAL)
     same_source = (pl.col("present_source") == source) & _same_contract("present_contract")
@@ -85,6 +70,19 @@ def classify(incoming: pl.DataFrame, facts: pl.DataFrame, source: str) -> pl.Dat
     reason = pl.when(same_source | (source == MANUAL)).then(pl.lit(own_reason)).otherwise(pl.lit("better_source"))
     return known.with_columns(verdict=verdict).with_columns(
         reason=pl.when(pl.col("verdict") == Verdict.UPDATED).then(reason)
+    )
+
+
+def _standing(facts: pl.DataFrame) -> pl.DataFrame:
+    """What stands at each timestamp."""
+    newest = facts.filter("chosen").sort("known_from").unique("timestamp", keep="last", maintain_order=True)
+    return newest.select(
+        "timestamp",
+        present_source="source",
+        present_score="quality_score",
+        present_contract="contract_id",
+        present_marked=_marked(),
+        **{f"{c}_present": c for c in COMPARED},
     )
 
 
