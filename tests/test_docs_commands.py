@@ -49,7 +49,7 @@ STAYS = {
 }
 COMMAND_SECONDS = 180
 BLOCK = re.compile(
-    r"(?: *<!-- (?:not run: (?P<reason>[^\n]*)|(?P<recipe>in|at the end of) [^\n]*) -->\n)?"
+    r"(?: *<!-- (?:not run: (?P<reason>[^\n]*)|(?P<recipe>in|at the end of|before `[^`]+` in) [^\n]*) -->\n)?"
     r"^ *```(?P<kind>console|python|sh)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )

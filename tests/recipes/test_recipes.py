@@ -1,7 +1,8 @@
 """Each guide to adding something is followed in a copy of the project, which counts the files it touched.
 
-A block after `<!-- in FILE -->` becomes that file; one after `<!-- at the end of FILE -->` is added to it. What a guide
-promises is then tried: the program with the new thing, and the tests that find it by themselves.
+A block after `<!-- in FILE -->` becomes that file; one after `<!-- at the end of FILE -->` is added to it, one after
+`<!-- before `LINE` in FILE -->` stands before the line that begins so. What a guide promises is then tried: the program
+with the new thing, and the tests that find it by themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".cache", "site", "results*"
 )
 BLOCK = re.compile(
-    r"^ *<!-- (?P<how>in|at the end of) (?P<file>\S+) -->\n *```\w+\n(?P<text>.*?)^ *```",
+    r"^ *<!-- (?P<how>in|at the end of|before `(?P<line>[^`]+)` in) (?P<file>\S+) -->\n *```\w+\n(?P<text>.*?)^ *```",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -68,8 +69,14 @@ def follow(tmp_path: Path) -> Follow:
             path, text = folder / block["file"], textwrap.dedent(block["text"])
             assert (block["how"] == "in") is not path.exists(), f"{block['file']} is there already, or not yet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text if block["how"] == "in" else f"\n\n{text}")
+            old = path.read_text(encoding="utf-8") if path.exists() else ""
+            if block["line"]:
+                before, found, after = old.partition(f"\n{block['line']}")
+                assert found, f"{block['file']} has no line that begins with {block['line']}"
+                new = f"{before}\n{text}\n{found[1:]}{after}"
+            else:
+                new = f"{old}\n\n{text}" if old else text
+            path.write_text(new, encoding="utf-8")
             touched.append(block["file"])
         return Project(folder, sorted(set(touched)))
 
@@ -99,6 +106,14 @@ def test_a_rule_takes_a_function_and_a_row_that_breaks_it(follow: Follow) -> Non
     )
 
 
+def test_a_dataset_takes_its_declaration_and_a_migration(follow: Follow) -> None:
+    project = follow("add-a-dataset")
+    assert len(project.touched) == 2
+    assert "CREATE TABLE basis (" in project.run("-m", "market_data", "db", "sql")
+    assert "/api/v1/market/basis/{symbol}" in project.run("-m", "market_data", "openapi")
+    project.tests("tests/storage/test_facts.py", "tests/model/test_dataset.py", "tests/doors/api/test_api_datasets.py")
+
+
 def test_an_endpoint_takes_a_function(follow: Follow) -> None:
     project = follow("add-an-endpoint")
     assert len(project.touched) == 1
@@ -107,7 +122,7 @@ def test_an_endpoint_takes_a_function(follow: Follow) -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("guide", ["add-a-feature", "add-a-rule", "add-an-endpoint"])
+@pytest.mark.parametrize("guide", ["add-a-feature", "add-a-rule", "add-a-dataset", "add-an-endpoint"])
 def test_with_what_was_added_the_whole_project_holds(follow: Follow, guide: str) -> None:
     project = follow(guide)
     project.run("-m", "ruff", "check", "--quiet", "src")

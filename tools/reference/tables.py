@@ -9,12 +9,14 @@ import yaml
 from psycopg.rows import dict_row
 
 from market_data import features as feature_shelf
+from market_data.model.dataset import DATASETS
 from market_data.model.feature import Feature
 from market_data.shelf import collect
 from market_data.storage.server.database import Database
 from reference.markdown import code, page, table
 
 MEANINGS = yaml.safe_load((Path(__file__).parent / "meanings.yaml").read_text(encoding="utf-8"))
+DECLARED = {dataset.table: dataset for dataset in DATASETS.values()}
 INTRODUCTION = """
 All moments are UTC (`timestamptz`). `numeric` is exact. Facts (`candles`, reference and derivatives tables) are
 appended and never changed; `market_data_v2` is the present derived from them:
@@ -61,7 +63,7 @@ def tables_page(database: Database) -> str:
     ]
     if unknown or stale:
         raise KeyError(f"tools/reference/meanings.yaml lacks {unknown}; it tells of {stale}, which do not exist")
-    listed = table(("table", "holds"), [(f"[`{name}`](#{name})", MEANINGS["tables"][name]["about"]) for name in found])
+    listed = table(("table", "holds"), [(f"[`{name}`](#{name})", _about(name)) for name in found])
     return page("Tables", INTRODUCTION, listed, *[_table(name, rows, meanings[name]) for name, rows in found.items()])
 
 
@@ -81,9 +83,18 @@ def _meaning(name: str, column: str, features: dict[str, Feature]) -> str | None
     if name == "market_data_v2" and column in features:
         feature = features[column]
         return f"{feature.sections['Summary']} In {feature.unit}: [feature](features.md#{column})."
-    if name not in MEANINGS["tables"] or column not in MEANINGS["everywhere"]:
+    dataset = DECLARED.get(name)
+    if dataset is not None and (told := dataset.record.model_fields.get(column)) is not None and told.description:
+        return told.description
+    if (dataset is None and name not in MEANINGS["tables"]) or column not in MEANINGS["everywhere"]:
         return None
     return str(MEANINGS["everywhere"][column])
+
+
+def _about(name: str) -> str:
+    """What a table holds; that of a dataset says so itself where nothing else does."""
+    said = MEANINGS["tables"].get(name)
+    return str(said["about"]) if said else DECLARED[name].about
 
 
 def _table(name: str, rows: list[dict[str, Any]], meanings: dict[str, str]) -> str:
@@ -97,8 +108,7 @@ def _table(name: str, rows: list[dict[str, Any]], meanings: dict[str, str]) -> s
         )
         for row in rows
     ]
-    about = MEANINGS["tables"][name]["about"]
-    return f"## {name}\n\n{about}\n\n" + table(("column", "type", "may be null", "default", "meaning"), cells)
+    return f"## {name}\n\n{_about(name)}\n\n" + table(("column", "type", "may be null", "default", "meaning"), cells)
 
 
 def _type(declared: str) -> str:

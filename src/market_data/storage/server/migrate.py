@@ -11,7 +11,7 @@ import psycopg
 
 from market_data.model.errors import SchemaMismatch, StorageError
 from market_data.storage.server.database import Database
-from market_data.storage.server.migration_files import FOLDER, declared_columns, feature_columns, known_revisions
+from market_data.storage.server.migration_files import declared_columns, feature_columns, known_revisions
 from market_data.storage.wire.connection import Connection, dial
 from market_data.storage.wire.errors import sqlstate, translate, translated
 
@@ -208,9 +208,10 @@ def _run_alembic(
     """Run every revision after the current one on a connection, or print them."""
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
 
-    script = ScriptDirectory(str(FOLDER), version_locations=[str(FOLDER)])
+    from market_data.storage.server.revisions import Revisions
+
+    script = Revisions()
 
     def steps(current: Any, _context: Any) -> Any:
         return script._upgrade_revs("head", current)  # noqa: SLF001 (as alembic.command does; it would need an env.py)

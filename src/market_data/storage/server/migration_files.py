@@ -1,4 +1,4 @@
-"""The SQL files of the migrations: which there are, running one, and the tables and columns they declare."""
+"""The SQL files of the migrations: which there are, and the tables and columns they declare."""
 
 from __future__ import annotations
 
@@ -31,16 +31,12 @@ def feature_columns() -> dict[str, str]:
 
 def known_revisions() -> tuple[str, ...]:
     """Identifiers of the revisions this program brings, oldest first: 0001, 0002 and so on."""
-    return tuple(path.stem[1:].split("_")[0] for path in _sql_files())
+    return tuple(number for number, _ in numbered_files())
 
 
-def apply_sql(revision_file: str) -> None:
-    """Run the SQL file beside a revision's Python file, or print it in Alembic's offline mode."""
-    from alembic import op
-
-    text = Path(revision_file).with_suffix(".sql").read_text()
-    # SQLAlchemy would take `:name` for a parameter.
-    op.execute(text.strip().removesuffix(";").replace(":", r"\:"))
+def numbered_files() -> list[tuple[str, Path]]:
+    """The files with their identifiers, oldest first."""
+    return [(path.stem[1:].split("_")[0], path) for path in sorted(FOLDER.glob("v*.sql"))]
 
 
 def declared_columns() -> dict[str, set[str]]:
@@ -64,7 +60,7 @@ def _declared_in_files() -> dict[str, set[str]]:
     per line.
     """
     columns: dict[str, set[str]] = {}
-    for path in _sql_files():
+    for _, path in numbered_files():
         text = path.read_text()
         for table in _TABLE.finditer(text):
             columns[table["name"]] = {column["name"] for column in _COLUMN.finditer(table["body"])}
@@ -72,7 +68,3 @@ def _declared_in_files() -> dict[str, set[str]]:
             known = columns[altered["table"]]
             (known.add if altered["how"] == "ADD" else known.discard)(altered["name"])
     return columns
-
-
-def _sql_files() -> list[Path]:
-    return sorted(FOLDER.glob("v*.sql"))
