@@ -14,6 +14,7 @@ import pytest
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import ConfigError, MalformedPayload, UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe
 from market_data.providers.files import Files, FilesSettings
 
@@ -149,3 +150,111 @@ def test_without_a_folder_it_says_what_to_set(tmp_path: Path) -> None:
     assert "files.yaml" in empty.ready
     with pytest.raises(ConfigError):
         asyncio.run(empty.resolve(AAPL))
+
+
+def pages(folder: Path, instrument: Instrument, timeframe: Timeframe, start: datetime, end: datetime = NOW) -> Page:
+    async def collect() -> list[Page]:
+        found = Files(FilesSettings(folder=folder), None).fetch_candles(instrument, timeframe, start, end, now=NOW)
+        return [page async for page in found]
+
+    (page,) = asyncio.run(collect())
+    return page
+
+
+LINE = "10,12,9,11,1000"
+DAYS = [datetime(2024, 6, 28, 13, 30, tzinfo=UTC), datetime(2024, 7, 1, 13, 30, tzinfo=UTC),
+        datetime(2024, 7, 2, 13, 30, tzinfo=UTC), datetime(2024, 7, 3, 13, 30, tzinfo=UTC),
+        datetime(2024, 7, 5, 13, 30, tzinfo=UTC)]  # fmt: skip
+
+
+def written(folder: Path, times: list[str], *, more: str = "", **what: str) -> None:
+    lines = [f"{time},{LINE}" for time in times]
+    (folder / "x.csv").write_text("timestamp,open,high,low,close,volume\n" + "\n".join(lines) + "\n")
+    describe(folder, entry("x.csv", more=more, **what))
+
+
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [
+        ("%Y-%m-%d", ""),
+        ("%Y-%m-%d", ", time: {format: '%Y-%m-%d'}"),
+        ("%d.%m.%Y", ", time: {format: '%d.%m.%Y'}"),
+        ("%Y-%m-%d 00:00:00", ""),
+        ("%Y-%m-%dT00:00:00-04:00", ""),
+        ("%Y-%m-%d", ", time: {zone: America/New_York}"),
+        ("%Y-%m-%d", ", time: {stamps: close}"),
+        ("%Y-%m-%dT09:30:00-04:00", ""),
+    ],
+)
+def test_a_date_in_a_daily_file_of_a_stock_is_its_session(tmp_path: Path, form: str, more: str) -> None:
+    written(tmp_path, [f"{day:{form}}" for day in DAYS], symbol="AAPL", asset_class="stock", timeframe="1d", more=more)
+    page = pages(tmp_path, AAPL, Timeframe.D1, datetime(2024, 6, 1, tzinfo=UTC))
+    assert page.frame["timestamp"].to_list() == DAYS
+    assert page.rejected.is_empty()
+    weeks = pages(tmp_path, AAPL, Timeframe.W1, datetime(2024, 6, 24, tzinfo=UTC), datetime(2024, 7, 8, tzinfo=UTC))
+    assert weeks.frame["timestamp"].to_list() == [datetime(2024, 6, 24, 13, 30, tzinfo=UTC), DAYS[1]]
+    # Of the first week there is the Friday only; the second is whole, with a holiday.
+    assert weeks.frame.select("volume", "notes").rows() == [(1000, "parts_unknown"), (4000, None)]
+
+
+def test_a_date_in_a_weekly_file_is_its_week(tmp_path: Path) -> None:
+    written(tmp_path, ["2024-07-01", "2024-07-12"], symbol="AAPL", asset_class="stock", timeframe="1w")
+    page = pages(tmp_path, AAPL, Timeframe.W1, datetime(2024, 6, 1, tzinfo=UTC))
+    assert page.frame["timestamp"].to_list() == [DAYS[1], datetime(2024, 7, 8, 13, 30, tzinfo=UTC)]
+
+
+def test_days_without_a_session_make_no_week(tmp_path: Path) -> None:
+    written(tmp_path, ["2024-07-01", "2024-07-04", "2024-07-06"], symbol="AAPL", asset_class="stock", timeframe="1d")
+    page = pages(tmp_path, AAPL, Timeframe.W1, datetime(2024, 7, 1, tzinfo=UTC), datetime(2024, 7, 8, tzinfo=UTC))
+    assert page.frame.select("volume", "notes").rows() == [(1000, "parts_unknown")]
+    assert page.rejected.select("timestamp", "rule").rows() == [
+        (datetime(2024, 7, 4, tzinfo=UTC), "off_grid"), (datetime(2024, 7, 6, tzinfo=UTC), "off_grid"),
+    ]  # fmt: skip
+
+
+def test_the_last_bar_of_a_session_is_short_by_its_close_too(tmp_path: Path) -> None:
+    ends = [f"2024-07-02 {hour}:30" for hour in range(10, 16)] + ["2024-07-02 16:00", "2024-07-03 13:00"]
+    time = ", time: {zone: America/New_York, stamps: close}"
+    written(tmp_path, ends, symbol="AAPL", asset_class="stock", timeframe="1h", more=time)
+    page = pages(tmp_path, AAPL, Timeframe.H1, datetime(2024, 7, 1, tzinfo=UTC))
+    assert [f"{moment:%d %H:%M}" for moment in page.frame["timestamp"]] == [
+        "02 13:30", "02 14:30", "02 15:30", "02 16:30", "02 17:30", "02 18:30", "02 19:30", "03 16:30",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("sent", ["s", "ms", "us", "ns"])
+def test_a_count_in_another_unit_is_read_by_its_size_or_refused(tmp_path: Path, unit: str, sent: str) -> None:
+    """A count in a finer unit than described can be one moment only; in a coarser one it may be of January 1970."""
+    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+    first, second = 1590969600, 1590973200
+    times = [f"{first}{'0' * digits[unit]}", f"{second}{'0' * digits[sent]}"]
+    written(tmp_path, times, more=f", time: {{unit: {unit}}}")
+    page = pages(tmp_path, BTC, Timeframe.H1, datetime(2020, 6, 1, tzinfo=UTC), datetime(2020, 6, 2, tzinfo=UTC))
+    if digits[sent] >= digits[unit]:
+        assert page.frame["timestamp"].to_list() == [datetime(2020, 6, 1, hour, tzinfo=UTC) for hour in (0, 1)]
+        assert page.rejected.is_empty()
+    else:
+        assert page.frame.height == 1
+        assert page.rejected["rule"].to_list() == ["time_unit_unclear"]
+
+
+def test_every_row_of_a_file_is_a_candle_or_rejected(tmp_path: Path) -> None:
+    good = "2024-06-01T{:02}:00:00Z,1,2,0.5,1.5,10"
+    bad = [
+        "yesterday,1,2,0.5,1.5,10",
+        "2024-06-01T21:00:00Z,1,2,0.5,,10",
+        "2024-06-01T22:00:00Z,1,2,0.5",
+        "2024-06-01T23:00:00Z,1,2,0.5,1.0000000000000000001,10",
+        "2024-06-01T20:00:00Z,1,two,0.5,1.5,10",
+        "52423-06-01T20:00:00Z,1,2,0.5,1.5,10",
+    ]
+    text = "timestamp,open,high,low,close,volume\n" + "\n".join([*map(good.format, range(12)), *bad]) + "\n"
+    (tmp_path / "x.csv").write_text(text)
+    describe(tmp_path, entry("x.csv"))
+    page = pages(tmp_path, BTC, Timeframe.H1, datetime(2024, 6, 1, tzinfo=UTC), datetime(2024, 6, 2, tzinfo=UTC))
+    assert page.frame.height == 12
+    assert page.rejected["rule"].to_list() == [
+        "value_unreadable: timestamp", "value_missing: close", "value_missing: close", "value_too_fine: close",
+        "value_unreadable: high", "value_unreadable: timestamp",
+    ]  # fmt: skip

@@ -40,7 +40,8 @@ def _counted(column: pl.Series, unit: str) -> tuple[pl.Series, pl.Series]:
     numbers = column.cast(pl.String).str.replace(r"\.0+$", "").cast(pl.Int64, strict=False)
     likely = {each: _likely(numbers, PER_SECOND[each]) for each in UNITS}
     mine, micros = likely[unit], _micros(numbers, unit)
-    others = [each for each in UNITS if each != unit]
+    # The coarsest unit last, so that it counts: in a finer one the same number is a moment near 1970.
+    others = [each for each in reversed(UNITS) if each != unit]
     # In milliseconds, the seconds of our days lie in January and February of 1970.
     coarser = UNITS[UNITS.index(unit) - 1] if unit != "s" else None
     unclear = mine & likely[coarser] & (numbers != 0) if coarser else pl.Series([False] * len(numbers))

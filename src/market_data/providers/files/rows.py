@@ -35,7 +35,11 @@ def read_file(path: Path, entry: Described) -> Rows:
         floats = [name for name, theirs in there.items() if frame[theirs].dtype.is_float()]
         kinds: dict[str, Field] = {**CANDLES.schema, **dict.fromkeys(floats, Rounded())}
         at_once = _read_at_once(told, unclear, texts, kinds)
-        return Rows(at_once) if at_once is not None else _one_by_one(frame, told, unclear, texts, kinds)
+        return (
+            Rows(at_once)
+            if at_once is not None
+            else _one_by_one(frame, told, unclear, texts, kinds, names["timestamp"])
+        )
     except (OSError, MalformedPayload, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise MalformedPayload(f"{path.name}: {error}") from None
 
@@ -67,12 +71,20 @@ def _read_at_once(
 
 
 def _one_by_one(
-    frame: pl.DataFrame, told: pl.Series, unclear: pl.Series, texts: list[pl.Series], kinds: dict[str, Field]
+    frame: pl.DataFrame,
+    told: pl.Series,
+    unclear: pl.Series,
+    texts: list[pl.Series],
+    kinds: dict[str, Field],
+    name_of_time: str,
 ) -> Rows:
     columns = {column.name: column.to_list() for column in texts}
+    sent = frame.select(pl.all().cast(pl.String)).to_dicts()
     values: list[dict[str, Any] | str] = [
-        TIME_UNIT_UNCLEAR if doubt else {"timestamp": moment} | {name: held[place] for name, held in columns.items()}
+        # What is no moment goes on as it was written, and is told as that.
+        {"timestamp": moment or sent[place][name_of_time]} | {name: held[place] for name, held in columns.items()}
+        if not doubt
+        else TIME_UNIT_UNCLEAR
         for place, (moment, doubt) in enumerate(zip(told, unclear, strict=True))
     ]
-    sent = frame.select(pl.all().cast(pl.String)).to_dicts()
     return read_values(values, sent, kinds, NEEDED, "timestamp")
