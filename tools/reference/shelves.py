@@ -9,6 +9,7 @@ from market_data.model.dataset import CANDLES
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Capability, Provider
+from market_data.model.rows import UNREADABLE
 from market_data.model.rule import Rule, Severity
 from market_data.model.timeframe import Timeframe
 from market_data.shelf import collect, collect_classes
@@ -29,6 +30,8 @@ def rules_page() -> str:
         key=lambda rule: (rule.dataset is not CANDLES, rule.dataset.name, rule.severity is Severity.NOTE, rule.name),
     )
     rows = [(r.dataset.name, code(r.name), VERBS[r.severity], str(r.lookback), one_line(r.doc)) for r in found]
+    at_the_door = [("all", code(name), "rejected", "0", doc) for name, doc in UNREADABLE.items()]
+    rows = at_the_door + rows
     head = ("rows of", "rule", "a row that breaks it is", "lookback", "what holds for a row that does not")
     return page("Rules", table(head, rows))
 

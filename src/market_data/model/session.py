@@ -21,8 +21,8 @@ WEEK_MICROS = 7 * DAY_MICROS
 # 1970-01-01 was a Thursday; crypto weeks start on Monday.
 FIRST_MONDAY_MICROS = 4 * DAY_MICROS
 ALWAYS_OPEN = "24/7"
-# Before this year no calendar is built; exchange_calendars would answer, from rules it does not warrant.
-FIRST_SESSION = "1990-01-01"
+# Before this year exchange_calendars has days that were none: of 1969 it lists 258 sessions, New York held 250.
+FIRST_SESSION = "1970-01-01"
 # Weekdays are counted where no calendar is warranted.
 CALENDAR_YEARS = (1990, 2040)
 
@@ -63,6 +63,11 @@ def grid(asset_class: AssetClass, timeframe: Timeframe, span: TimeRange) -> Grid
         opens, ends = _within_sessions(opens, closes, timeframe.micros)
     inside = (opens >= start) & (opens < end)
     return Grid(opens[inside], ends[inside])
+
+
+def begins(asset_class: AssetClass) -> datetime | None:
+    """Before when no candle is expected, since no calendar knows the sessions; None where there are none."""
+    return None if asset_class.calendar == ALWAYS_OPEN else datetime.fromisoformat(FIRST_SESSION).replace(tzinfo=UTC)
 
 
 def sessions(calendar: str, start: int, end: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

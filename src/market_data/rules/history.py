@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from market_data.model.rolling import log_ratio, shifted
+from market_data.model.rows import NOTE_CUT_SHORT
 from market_data.model.rule import Severity, rule
 
 # Windows hold an odd number of values, so that their median is one of them and no rounding can differ.
@@ -102,6 +103,12 @@ def gap() -> pl.Expr:
 def source_disagreement() -> pl.Expr:
     """No other source gave different values for this candle."""
     return ~pl.col("disagrees")
+
+
+@rule(Severity.NOTE)
+def ended_early() -> pl.Expr:
+    """The source did not cut the candle short, as an outage or the end of a listing does: it is of its whole length."""
+    return ~pl.col("notes").str.contains(NOTE_CUT_SHORT, literal=True)
 
 
 @rule(Severity.NOTE)

@@ -242,3 +242,29 @@ async def test_a_zip_that_unpacks_too_far_or_is_none() -> None:
     with pytest.raises(MalformedPayload, match="not a zip"):
         await archive.download(client, "spot/y.zip")
     assert await archive.download(client, "spot/z.zip") is None
+
+
+def test_two_rows_of_one_moment_in_a_file_are_held_against_the_exchange() -> None:
+    source = filled()
+    first, twice = klines_csv(START, START + timedelta(days=31), header=True), START + timedelta(days=3, hours=5)
+    bad = first + klines_csv(twice, twice + timedelta(hours=1), header=False).replace("0000001", "0000002")
+    source.add_file(path("monthly", f"{START:%Y-%m}"), bad)
+    frame = joined(fetch(source))
+    (row,) = frame.filter(pl.col("timestamp") == twice).to_dicts()
+    assert row["notes"] == "archive_contradicted_itself"
+    assert row["close"] == joined(fetch(fake.Source(), use_archive=False)).filter(timestamp=twice)["close"][0]
+
+
+def test_an_hour_without_a_trade_is_held_against_the_exchange() -> None:
+    """The file says that nothing was traded, the exchange that much was."""
+    source = filled()
+    lines = klines_csv(START, START + timedelta(days=31), header=True).splitlines()
+    flat = lines[40].split(",")
+    flat[2] = flat[3] = flat[4] = flat[1]
+    flat[5] = flat[7] = flat[8] = flat[9] = flat[10] = "0"
+    lines[40] = ",".join(flat)
+    source.add_file(path("monthly", f"{START:%Y-%m}"), "\n".join(lines) + "\n")
+    frame, moment = joined(fetch(source)), datetime.fromtimestamp(int(flat[0]) / 1000, UTC)
+    honest = joined(fetch(fake.Source(), use_archive=False))
+    assert frame.filter(timestamp=moment)["notes"].to_list() == ["archive_differed_from_rest"]
+    assert frame.drop("notes").equals(honest.drop("notes"))

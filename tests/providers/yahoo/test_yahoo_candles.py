@@ -297,3 +297,19 @@ def test_a_week_without_its_wednesday_says_so(hole: datetime | None) -> None:
     weeks = fetch(answer, AAPL, Timeframe.W1, datetime(2025, 1, 6, tzinfo=UTC), datetime(2025, 1, 25, tzinfo=UTC))
     assert [moment.day for moment in weeks["timestamp"]] == [6, 13, 21]
     assert weeks["notes"].str.contains("parts_unknown").to_list() == [False, hole is not None, False]
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4, 5, 7, 10, 15, 20])
+def test_prices_that_were_rounded_to_six_decimals_before_the_float_come_back_exactly(ratio: int) -> None:
+    """As the source works: divided by the ratio, rounded to six decimals, sent as a 32-bit float."""
+    traded = [Decimal(cents) / 100 for cents in range(1_700, 250_000, 163)]
+    sent = [str(np.float32(round(float(price) / ratio, 6))) for price in traded]
+    rows = CANDLES.conform(
+        pl.DataFrame(
+            {"timestamp": [datetime(2020, 1, 2, 14, 30, tzinfo=UTC)] * len(sent)}
+            | dict.fromkeys(("open", "high", "low", "close", "volume"), sent)
+        )
+    )
+    split = Split(datetime(2020, 8, 31, 13, 30, tzinfo=UTC), Decimal(ratio), Decimal(1))
+    given = unadjusted(rows, [split], ZoneInfo("America/New_York"), 2)
+    assert given["close"].to_list() == traded

@@ -28,7 +28,7 @@ from market_data.model.errors import (
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page, Provider
 from market_data.model.rows import none_rejected
-from market_data.model.session import grid
+from market_data.model.session import begins, grid
 from market_data.model.timeframe import Timeframe, TimeRange, to_micros
 from market_data.pipeline.read.status import age_of, reaches_of
 from market_data.pipeline.write.derive import Shelves
@@ -145,6 +145,8 @@ class Enricher:
         report, now = SeriesReport(series), self.clock()
         try:
             report.span = span = await asyncio.to_thread(self._wanted, series, start, end, now)
+            if (first := begins(series.asset_class)) is not None and span.start < first:
+                report.notes.append(f"nothing is kept of before {first:%Y}: the calendar of sessions begins then")
             await asyncio.to_thread(self._begin, series, run_id, now)
             await self._fetch_and_store(series, span, now, Purpose(run_id=run_id, span=span), report, progress)
             report.gaps = await asyncio.to_thread(self._count_gaps, series, span, now)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import polars as pl
 
 from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.instrument import Series
+from market_data.model.rows import DUPLICATE_KEY, VALUE_MISSING
 from market_data.model.rule import Rule, Severity
 from market_data.pipeline.write.normalise import as_doubles
 
 # A candle without one of these is none. Rules take null for fine, since most values may be absent.
 REQUIRED: Final = ("timestamp", "open", "high", "low", "close", "volume")
-VALUE_MISSING: Final = "value_missing"
-DUPLICATE_KEY: Final = "duplicate_key"
+NOTE_CONTRADICTED: Final = "sent_twice_unknown"
 _COMPARED: Final = tuple(name for name in CANDLES.schema if name != "notes")
 
 
@@ -24,12 +24,14 @@ _COMPARED: Final = tuple(name for name in CANDLES.schema if name != "notes")
 class Checked:
     """Rows of a batch, parted: `rejected` has one more column, `rules`, a list of names.
 
-    `repeated` counts further rows that say again exactly what an accepted one says.
+    `repeated` counts further rows that say again exactly what an accepted one says, `noted` the accepted rows that
+    break a noting rule, by its name.
     """
 
     accepted: pl.DataFrame
     rejected: pl.DataFrame
     repeated: int = 0
+    noted: dict[str, int] = field(default_factory=dict)
 
 
 def validate(series: Series, rows: pl.DataFrame, rules: Sequence[Rule]) -> Checked:
@@ -55,13 +57,19 @@ def validate(series: Series, rows: pl.DataFrame, rules: Sequence[Rule]) -> Check
     accepted = rows.filter(first)
     same = rows.with_columns(rules=broken, second=fine & ~first).filter(~first)
     repeats = same.join(accepted, on=_COMPARED, how="semi", nulls_equal=True, maintain_order="left")["second"].sum()
-    rejected = pl.concat(
-        [
-            same.filter(~pl.col("second")),
-            same.filter("second").join(accepted, on=_COMPARED, how="anti", nulls_equal=True, maintain_order="left"),
-        ]
+    unlike = same.filter("second").join(accepted, on=_COMPARED, how="anti", nulls_equal=True, maintain_order="left")
+    rejected = pl.concat([same.filter(~pl.col("second")), unlike]).drop("second")
+    return Checked(_doubted(accepted, unlike["timestamp"]), rejected, int(repeats))
+
+
+def _doubted(rows: pl.DataFrame, contradicted: pl.Series) -> pl.DataFrame:
+    """The rows, noted where the source sent another one of the same moment: nobody can tell which is right."""
+    if contradicted.is_empty():
+        return rows
+    note = pl.concat_str("notes", pl.lit(NOTE_CONTRADICTED), separator="; ", ignore_nulls=True)
+    return rows.with_columns(
+        notes=pl.when(pl.col("timestamp").is_in(contradicted.implode())).then(note).otherwise("notes")
     )
-    return Checked(accepted, rejected.drop("second"), int(repeats))
 
 
 def validate_facts(dataset: Dataset, frame: pl.DataFrame, rules: Sequence[Rule]) -> Checked:
@@ -69,29 +77,43 @@ def validate_facts(dataset: Dataset, frame: pl.DataFrame, rules: Sequence[Rule])
 
     Of good rows with one key the first is accepted; others are repeated when they say the same, else rejected.
     """
-    rows = dataset.conform(frame)
+    rows = _with_defaults(dataset, dataset.conform(frame))
     own = [rule for rule in rules if rule.dataset is dataset]
-    if not own or rows.is_empty():
+    if rows.is_empty():
         return Checked(rows, rows.clear().with_columns(rules=pl.lit([], pl.List(pl.String))))
-    seen = as_doubles(rows)
-    missing = pl.concat_list(
-        pl.when(pl.col(name).is_null()).then(pl.lit(VALUE_MISSING)) for name in dataset.required
-    ).list.drop_nulls()
-    broken = pl.DataFrame(
-        {
-            "absent": rows.select(missing.list.unique()).to_series(),
-            "broken": broken_rules(seen, [rule for rule in own if rule.severity is Severity.REJECT]),
-            "notes": broken_rules(seen, [rule for rule in own if rule.severity is Severity.NOTE]),
-        }
-    )
-    marked = rows.with_columns(broken.select(rules=pl.concat_list("absent", "broken")).to_series())
-    fine = _noted(dataset, marked, broken["notes"]).filter(pl.col("rules").list.len() == 0).drop("rules")
-    bad = marked.filter(pl.col("rules").list.len() > 0)
-    accepted = fine.unique(dataset.key, keep="first", maintain_order=True)
-    others = fine.filter(~pl.struct(dataset.key).is_first_distinct())
+    # Rules look at signs and sizes: any of the doubles next to a number will do.
+    seen = rows.with_columns(pl.col(name).cast(pl.Float64) for name, kind in rows.schema.items() if kind.is_decimal())
+    broken = broken_rules(seen, [rule for rule in own if rule.severity is Severity.REJECT])
+    absent = _absent(dataset, rows)
+    if absent is not None:
+        broken = pl.select(pl.concat_list(absent, broken)).to_series()
+    notes = broken_rules(seen, [rule for rule in own if rule.severity is Severity.NOTE])
+    good = broken.list.len() == 0
+    fine = _noted(dataset, rows, notes).filter(good)
+    bad = rows.filter(~good).with_columns(rules=broken.filter(~good))
+    first = fine.select(pl.struct(dataset.key).is_first_distinct()).to_series()
+    accepted = fine.filter(first)
+    others = fine.filter(~first)
     unlike = others.join(accepted, on=list(dataset.schema), how="anti", nulls_equal=True, maintain_order="left")
     refused = unlike.with_columns(rules=pl.lit([DUPLICATE_KEY], pl.List(pl.String)))
-    return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height)
+    odd = notes.filter(good).explode().drop_nulls().value_counts()
+    return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height, dict(odd.iter_rows()))
+
+
+def _with_defaults(dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+    """What a source may leave unsaid, as the record says it: a dividend is cash, the first of its day."""
+    fields = dataset.record.model_fields.items()
+    told = {name: field.default for name, field in fields if isinstance(field.default, str | int)}
+    return rows.with_columns(pl.col(name).fill_null(value) for name, value in told.items())
+
+
+def _absent(dataset: Dataset, rows: pl.DataFrame) -> pl.Series | None:
+    """Per row that a value is missing which no row is without; None where none is."""
+    missing = rows.select(pl.any_horizontal(pl.col(name).is_null() for name in dataset.required)).to_series()
+    if not missing.any():
+        return None
+    nothing = pl.lit([], pl.List(pl.String))
+    return pl.select(pl.when(missing).then(pl.lit([VALUE_MISSING])).otherwise(nothing)).to_series()
 
 
 def _noted(dataset: Dataset, rows: pl.DataFrame, notes: pl.Series) -> pl.DataFrame:

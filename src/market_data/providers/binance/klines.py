@@ -15,10 +15,11 @@ from market_data.model.dataset import CANDLES
 from market_data.model.errors import MalformedPayload, MarketDataError, UnknownInstrument
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
-from market_data.model.rows import INTERVAL_DIFFERS, NOTE_CUT_SHORT, Rows, rejections
+from market_data.model.rows import Rows
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.binance import archive
+from market_data.providers.binance.checks import doubtful, of_length, settled, unconfirmed, with_note
 from market_data.providers.binance.client import MILLISECOND, Client, millis
 from market_data.providers.binance.markets import Market
 from market_data.providers.binance.parse import STRICT_FIELDS, TIMES, parse_klines
@@ -144,9 +145,12 @@ class Candles:
             raise
         if last is None:
             return
+        if last.frame.is_empty():
+            yield last
+            return
         overlap = TimeRange(max(last.frame["timestamp"][0], seam - self._overlap), seam)
         again = [page.frame async for page in self.from_rest(overlap)]
-        yield replace(last, frame=_reconciled(last.frame, pl.concat([CANDLES.empty(), *again])))
+        yield replace(last, frame=settled(last.frame, pl.concat([CANDLES.empty(), *again]), NOTE_DIFFERED))
 
     @property
     def _overlap(self) -> timedelta:
@@ -158,7 +162,7 @@ class Candles:
         try:
             found = await self._file(piece)
             if found is not None:
-                return [found] if found.holds_something else []
+                return [await self._confirmed(found)] if found.holds_something else []
         except MalformedPayload as error:
             # Rejected, tried again, reported; the same candles can be had elsewhere.
             log.warning("archive file refused", path=self._path(piece), error=str(error))
@@ -166,7 +170,8 @@ class Candles:
         if piece.monthly:
             return [page for day in piece.days() for page in await self._piece(day)]
         pages = [page async for page in self.from_rest(piece.span)]
-        return pages if note is None else [replace(page, frame=_noted(page.frame, note)) for page in pages]
+        said = "notes" if note is None else with_note(note)
+        return [replace(page, frame=page.frame.with_columns(said)) for page in pages]
 
     async def _file(self, piece: archive.Piece) -> Page | None:
         """The candles of one file; None where there is none."""
@@ -182,6 +187,19 @@ class Candles:
 
     def _page(self, rows: Rows, source: str, response: Response) -> Page:
         return replace(self.client.page(rows, source, response), contract=self.listing.contract)
+
+    async def _confirmed(self, page: Page) -> Page:
+        """A file's candles; what is doubtful among them as REST has it, or noted where REST cannot be asked."""
+        # The premium index has no volume: nothing can be told from its being nought.
+        spans = doubtful(page.frame, self.timeframe, self._overlap) if self.kind == TRADED else []
+        if not spans:
+            return page
+        try:
+            again = [rest.frame for span in spans async for rest in self.from_rest(span)]
+        except MarketDataError as error:
+            log.warning("archive not held against rest", symbol=self.listing.raw_symbol, error=str(error))
+            return replace(page, frame=unconfirmed(page.frame, spans))
+        return replace(page, frame=settled(page.frame, pl.concat([CANDLES.empty(), *again]), NOTE_DIFFERED))
 
     def _path(self, piece: archive.Piece) -> str:
         raw_symbol, interval = self.listing.raw_symbol, self.timeframe.value
@@ -240,28 +258,6 @@ def _of_file(rows: pl.DataFrame) -> pl.DataFrame:
     return CANDLES.conform(rows.rename({"open_time": "timestamp"})).with_columns(rows.select(close).to_series())
 
 
-def of_length(rows: Rows, timeframe: Timeframe) -> Rows:
-    """Candles say how long they are: those of another length than asked for are rejected, shorter ones are noted.
-
-    Some of the first years were cut short by an outage: what was traded until then is what they hold.
-
-    Raises:
-        MalformedPayload: when all of several are of one other timeframe.
-    """
-    frame = rows.frame
-    lengths = frame["close_time"] - frame["timestamp"] + MILLISECOND
-    if (lengths == timeframe.duration).all():
-        return rows
-    told = set(lengths.to_list())
-    if len(told) == 1 and len(lengths) > 1 and told <= {other.duration for other in Timeframe}:
-        raise MalformedPayload(f"binance sent candles of {told.pop()} where {timeframe} was asked for")
-    wrong = (lengths > timeframe.duration) | (lengths <= timedelta(0))
-    short = ~wrong & (lengths < timeframe.duration)
-    noted = frame.with_columns(notes=pl.when(pl.lit(short)).then(with_note(NOTE_CUT_SHORT)).otherwise("notes"))
-    refused = rejections(INTERVAL_DIFFERS, frame.filter(wrong))
-    return Rows(noted.filter(~wrong), rows.rejected).rejecting(refused)
-
-
 async def _first_candle(
     client: Client, market: Market, listing: Listing, timeframe: Timeframe, start: datetime, kind: str
 ) -> datetime | None:
@@ -287,20 +283,3 @@ def _windows(span: TimeRange, timeframe: Timeframe, market: Market, has_plenty: 
         # From the first open on: a start between two candles would have the page begin one earlier, and lose its last.
         yield Window(TimeRange(from_micros(opens[first]), end), limit)
         first += limit
-
-
-def _reconciled(filed: pl.DataFrame, again: pl.DataFrame) -> pl.DataFrame:
-    differing = again.join(filed, on=CANDLES.schema.names(), how="anti", nulls_equal=True)
-    if differing.is_empty():
-        return filed
-    kept = filed.join(differing, on="timestamp", how="anti")
-    return pl.concat([kept, _noted(differing, NOTE_DIFFERED)]).sort("timestamp")
-
-
-def _noted(frame: pl.DataFrame, note: str) -> pl.DataFrame:
-    return frame.with_columns(notes=with_note(note))
-
-
-def with_note(note: str) -> pl.Expr:
-    """The column of notes with one more."""
-    return pl.concat_str("notes", pl.lit(note), separator="; ", ignore_nulls=True)

@@ -17,6 +17,7 @@ NOTE_UNADJUSTED = "unadjusted_for_splits"
 NOTE_DUPLICATE = "earlier_row_of_the_day_dropped"
 NOTE_SPLITS_UNKNOWN = "later_splits_unknown"
 NOTE_BASE_VOLUME_UNKNOWN = "base_volume_unknown"
+ADJUSTED_DECIMALS = 6
 # Half the spacing of 32-bit floats, relative to the value: Yahoo's prices went through one.
 SINGLE_PRECISION = 2.0**-23
 
@@ -107,7 +108,9 @@ def _session_date(zone: tzinfo) -> pl.Expr:
 def _price(name: str, price_hint: int) -> pl.Expr:
     product = pl.col(name) * pl.col("up") / pl.col("down")
     round_price = product.round(price_hint)
-    sent_again = round_price.cast(pl.Float64) * pl.col("down").cast(pl.Float64) / pl.col("up").cast(pl.Float64)
-    same = sent_again.cast(pl.Float32) == pl.col(name).cast(pl.Float64).cast(pl.Float32)
+    adjusted = round_price.cast(pl.Float64) * pl.col("down").cast(pl.Float64) / pl.col("up").cast(pl.Float64)
+    sent = pl.col(name).cast(pl.Float64).cast(pl.Float32)
+    # The source rounds to six decimals before its float; charts of older make did not.
+    same = (adjusted.round(ADJUSTED_DECIMALS).cast(pl.Float32) == sent) | (adjusted.cast(pl.Float32) == sent)
     alone = product.cast(pl.Float64) * 2 * SINGLE_PRECISION < 10.0**-price_hint
     return pl.when(same & alone).then(round_price.cast(EXACT)).otherwise(product)
