@@ -27,6 +27,7 @@ BREAKING_ROWS = [
     ("duplicate_timestamp", {"first_of_timestamp": False}),
     ("source_disagreement", {"disagrees": True}),
     ("source_in_doubt", {"notes": "delayed; later_splits_unknown"}),
+    ("ended_early", {"notes": "delayed; cut_short"}),
     # The session of Wednesday 2024-07-10 is 13:30 to 20:00 UTC; the 4th is a holiday, the 3rd closes at 17:00.
     ("outside_session", {"timestamp": WEDNESDAY_OPEN - timedelta(microseconds=1)}),
     ("outside_session", {"timestamp": datetime(2024, 7, 10, 20, tzinfo=UTC)}),

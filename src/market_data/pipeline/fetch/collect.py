@@ -142,8 +142,7 @@ class Collector:
         frame = numbered(dataset, page.frame)
         checked = validate_facts(dataset, frame, self.shelves.reference_rules)
         accepted = checked.accepted
-        if checked.noted:
-            log.warning("rows_noted", dataset=dataset.name, instrument=str(instrument), rules=checked.noted)
+        result.notes += [f"{page.source}: {rule} in {rows} rows" for rule, rows in checked.noted.items()]
         if dataset is OPTIONS:
             carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, self.clock()))
             accepted = completed(accepted, carry)

@@ -24,8 +24,8 @@ _COMPARED: Final = tuple(name for name in CANDLES.schema if name != "notes")
 class Checked:
     """Rows of a batch, parted: `rejected` has one more column, `rules`, a list of names.
 
-    `repeated` counts further rows that say again exactly what an accepted one says, `noted` the accepted rows that
-    break a noting rule, by its name.
+    `repeated` counts further rows that say again exactly what an accepted one says, `noted` by its name
+    the accepted rows that break a noting rule, where the dataset has no column to say so.
     """
 
     accepted: pl.DataFrame
@@ -96,8 +96,8 @@ def validate_facts(dataset: Dataset, frame: pl.DataFrame, rules: Sequence[Rule])
     others = fine.filter(~first)
     unlike = others.join(accepted, on=list(dataset.schema), how="anti", nulls_equal=True, maintain_order="left")
     refused = unlike.with_columns(rules=pl.lit([DUPLICATE_KEY], pl.List(pl.String)))
-    odd = notes.filter(good).explode().drop_nulls().value_counts()
-    return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height, dict(odd.iter_rows()))
+    unsaid = notes.filter(good & ("notes" not in dataset.schema)).explode().drop_nulls().value_counts()
+    return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height, dict(unsaid.iter_rows()))
 
 
 def _with_defaults(dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
