@@ -114,6 +114,17 @@ def test_a_dataset_takes_its_declaration_and_a_migration(follow: Follow) -> None
     project.tests("tests/storage/test_facts.py", "tests/model/test_dataset.py", "tests/doors/api/test_api_datasets.py")
 
 
+def test_a_provider_takes_a_file_and_its_other_side(follow: Follow) -> None:
+    project = follow("add-a-provider")
+    assert project.touched == ["src/market_data/providers/example.py", "tests/providers/example/fake.py"]
+    project.tests("tests/laws/test_provider_laws.py", "-k", "example")
+    # Asked without being named anywhere: last of those who serve coins.
+    asked = "from market_data.bootstrap.shelves import *; from market_data.config import load_settings; "
+    asked += "settings = load_settings(environ={}); found, _ = open_providers(settings); "
+    asked += "print([each.name for each in list(by_priority(settings, found).values())[-1]])"
+    assert project.run("-c", asked).strip() == "['binance', 'polygon', 'yahoo', 'example']"
+
+
 def test_an_endpoint_takes_a_function(follow: Follow) -> None:
     project = follow("add-an-endpoint")
     assert len(project.touched) == 1
@@ -122,7 +133,7 @@ def test_an_endpoint_takes_a_function(follow: Follow) -> None:
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("guide", ["add-a-feature", "add-a-rule", "add-a-dataset", "add-an-endpoint"])
+@pytest.mark.parametrize("guide", ["add-a-feature", "add-a-rule", "add-a-dataset", "add-a-provider", "add-an-endpoint"])
 def test_with_what_was_added_the_whole_project_holds(follow: Follow, guide: str) -> None:
     project = follow(guide)
     project.run("-m", "ruff", "check", "--quiet", "src")
