@@ -192,6 +192,21 @@ def history(desk: Desk, seed: int, events: int) -> None:
     assert differing
 
 
+@pytest.mark.parametrize(
+    ("timeframe", "first_hour"), [(Timeframe.M30, ["14:30"]), (Timeframe.M15, ["14:30", "14:45", "15:00"])]
+)
+def test_a_sessions_first_hour_lowers_no_score(
+    new_desk: Callable[..., Desk], database: Database, timeframe: Timeframe, first_hour: list[str]
+) -> None:
+    """No candle before the session can make its first hour whole: what cannot exist is not missing."""
+    desk = new_desk(database, Series(ACME, timeframe))
+    desk.offer(candles(desk.series, {}, 200), "yahoo")
+    found = desk.present()[60:]
+    without = found.filter(pl.col("return_1h").is_null())["timestamp"].dt.strftime("%H:%M")
+    assert without.unique().sort().to_list() == first_hour
+    assert found["quality_score"].n_unique() == 1
+
+
 def test_the_factor_is_explained(new_desk: Callable[..., Desk], database: Database) -> None:
     split = {session(60): ("3", "7")}
     desk = new_desk(database, DAYS)

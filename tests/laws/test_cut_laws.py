@@ -83,7 +83,7 @@ def test_every_row_sees_its_window_in_its_own_shares(
 ) -> None:
     frame, window = trial_frame(trial), trial_window(trial)
     cuts = cuts_at(frame, chosen)
-    found = evaluate_in_own_shares(FEATURES, window, frame, cuts)
+    found = evaluate_in_own_shares(FEATURES, window, cuts)
     near = sorted(
         {min(len(frame) - 1, (row % len(frame)) + after) for row, _ in chosen for after in (0, 1, 13, 49, 50)}
     )
@@ -103,7 +103,7 @@ def test_every_row_sees_its_window_in_its_own_shares(
 def test_windows_without_a_cut_keep_their_bits(trial: Trial, chosen: list[tuple[int, Fraction | None]]) -> None:
     frame, window = trial_frame(trial), trial_window(trial)
     cuts = cuts_at(frame, chosen)
-    found, uncut = evaluate_in_own_shares(FEATURES, window, frame, cuts), evaluate(FEATURES, window)
+    found, uncut = evaluate_in_own_shares(FEATURES, window, cuts), evaluate(FEATURES, window)
     ends = micros(frame["end"])
     for each in FEATURES:
         lookback = each.lookback_for(window.series) if each.applies(window.series) else 0
@@ -119,11 +119,11 @@ def test_where_a_frame_begins_and_ends_changes_nothing(
 ) -> None:
     frame, window = trial_frame(trial), trial_window(trial)
     cuts = cuts_at(frame, chosen)
-    whole = evaluate_in_own_shares(FEATURES, window, frame, cuts)
+    whole = evaluate_in_own_shares(FEATURES, window, cuts)
     start, stop = sorted((one % len(frame), other % len(frame) + 1))
     lookback = max(each.lookback_for(window.series) for each in FEATURES)
     before = max(0, start - lookback)
-    piece = evaluate_in_own_shares(FEATURES, window.rows(before, stop), frame[before:stop], cuts)[start - before :]
+    piece = evaluate_in_own_shares(FEATURES, window.rows(before, stop), cuts)[start - before :]
     for name in whole.columns:
         assert (bits(piece[name]) == bits(whole[name][start:stop])).all(), name
 
@@ -135,7 +135,7 @@ def test_candle_by_candle_has_the_bits_of_the_whole(
 ) -> None:
     frame, window = trial_frame(trial), trial_window(trial)
     cuts, begin = sorted(cuts_at(frame, chosen), key=lambda cut: cut.moment), begin % len(frame)
-    whole = evaluate_in_own_shares(FEATURES, window, frame, cuts)
+    whole = evaluate_in_own_shares(FEATURES, window, cuts)
     ends = micros(frame["end"])
     # The rows so far are in their own shares: cuts among them are told again.
     live = LiveSeries(FEATURES, window.rows(0, 0).observing(dict(window.observations.frames)))
@@ -175,7 +175,7 @@ def test_values_are_those_of_the_split_adjusted_series(trial: Trial, chosen: lis
     )
     adjusted = evaluate(FEATURES, Window.of(trial_window(trial).series, smooth))
     window = Window.of(trial_window(trial).series, traded)
-    found = evaluate_in_own_shares(FEATURES, window, traded, cuts)
+    found = evaluate_in_own_shares(FEATURES, window, cuts)
     for each in FEATURES:
         ours, theirs = found[each.name], adjusted[each.name]
         if each.labels:

@@ -51,7 +51,8 @@ def exchange_inflow(window: Window) -> FloatArray:
 
     Formula: sum of (buy_quote - sell_quote) over the spot periods that together are exactly the candle; the longest
     period that tiles it is used.
-    Null: when no period's observations cover the whole candle and were known by its end; for stocks and ETFs.
+    Null: when no period's observations cover the whole candle and were known by its end; so for 1m, since the spot
+    market's flow is collected by five minutes; for stocks and ETFs.
     Source: the exchange's spot candles: taker buy quote volume and its complement.
     """
     kinds = window.observations.kinds("spot_flow", "period")

@@ -6,18 +6,18 @@ converted, each by one exact rational factor, rounded once; before a change of c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from market_data.model.evaluation import evaluate
+from market_data.model.evaluation import Patch, evaluate
 from market_data.model.feature import Feature
-from market_data.model.observation import IntArray, micros
+from market_data.model.observation import IntArray
 from market_data.model.rolling import FloatArray
 from market_data.model.window import Window
 
@@ -28,7 +28,6 @@ SHARES: Final = (
     *("volume", "taker_buy_volume", "taker_sell_volume"),
     *("open_interest", "liquidations_long", "liquidations_short"),
 )
-Rows = TypeVar("Rows", pl.DataFrame, pl.Series)
 Number = Decimal | float | None
 # Rows [begin, end) of a frame, and how many shares of later rows one of theirs is; None: it cannot be said.
 Factor = tuple[int, int, Fraction | None]
@@ -58,30 +57,35 @@ class Zone:
     stop: int
     factors: tuple[Factor, ...]
 
-    def put(self, whole: Rows, part: Rows) -> Rows:
+    def put(self, whole: pl.Series, part: pl.Series) -> pl.Series:
         """`whole` with the rows of the zone from `part`, which begins at `first`."""
         return pl.concat([whole[: self.start], part[self.start - self.first :], whole[self.stop :]])
 
-    def columns(self, doubles: pl.DataFrame, exact: pl.DataFrame | None = None) -> dict[str, FloatArray]:
-        """The columns of rows [first, stop) that differ from the frame's, in the shares of the zone.
+    def columns(
+        self, window: Window, exact: pl.DataFrame | None = None, names: Collection[str] | None = None
+    ) -> dict[str, FloatArray]:
+        """The columns of rows [first, stop) that differ from the window's, in the shares of the zone.
 
         Args:
-            doubles: the whole frame.
-            exact: the same rows with decimals where they are known; what is not there is taken from `doubles`.
+            window: all rows.
+            exact: the same rows with decimals where they are known; what is not there is taken from the window.
+            names: only these columns; else all that were given.
         """
         own: dict[str, FloatArray] = {}
-        for name, dtype in doubles.schema.items():
-            if dtype != pl.Float64:
-                continue
+        for name in window.given if names is None else names:
             for begin, end, ratio in self.factors:
                 if ratio is not None and name not in PRICES and name not in SHARES:
                     continue
                 if name not in own:
-                    own[name] = doubles[name][self.first : self.stop].to_numpy().copy()
-                told = exact if exact is not None and name in exact.columns else doubles
+                    own[name] = window.column(name)[self.first : self.stop].copy()
                 place = slice(begin - self.first, end - self.first)
-                values = [] if ratio is None else told[name][begin:end].to_list()
-                own[name][place] = [converted(name, value, ratio) for value in values] if ratio else np.nan
+                if ratio is None:
+                    own[name][place] = np.nan
+                elif exact is not None and name in exact.columns:
+                    values = exact[name][begin:end].to_list()
+                    own[name][place] = [converted(name, value, ratio) for value in values]
+                else:
+                    own[name][place] = _doubles_converted(name, window.column(name)[begin:end], ratio)
         return own
 
     def frame(self, doubles: pl.DataFrame, columns: Mapping[str, FloatArray]) -> pl.DataFrame:
@@ -102,6 +106,14 @@ def converted(name: str, value: Number, ratio: Fraction) -> float:
     if name in PRICES:
         return numerator * ratio.denominator / (denominator * ratio.numerator)
     return numerator * ratio.numerator / (denominator * ratio.denominator)
+
+
+def _doubles_converted(name: str, values: FloatArray, ratio: Fraction) -> FloatArray:
+    if 1 not in (ratio.numerator, ratio.denominator):
+        return np.array([converted(name, value, ratio) for value in values.tolist()], np.float64)
+    # One operation of doubles is rounded once already.
+    whole = float(max(ratio.numerator, ratio.denominator))
+    return values / whole if (ratio > 1) == (name in PRICES) else values * whole
 
 
 def zones(cuts: Sequence[Cut], ends: IntArray, lookback: int) -> list[Zone]:
@@ -141,14 +153,25 @@ def rows_of_one_kind(cuts: Sequence[Cut], ends: IntArray) -> IntArray:
 
 
 def evaluate_in_own_shares(
-    features: Sequence[Feature], window: Window, frame: pl.DataFrame, cuts: Sequence[Cut]
+    features: Sequence[Feature], window: Window, cuts: Sequence[Cut], exact: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """`evaluate` of a window with cuts, where `frame` is what it was made of."""
-    lookback = max((each.lookback_for(window.series) for each in features if each.applies(window.series)), default=0)
-    values = evaluate(features, window)
-    for zone in zones(cuts, micros(frame["end"]), lookback):
-        values = zone.put(values, evaluate(features, zone.window(window, zone.columns(frame))))
-    return values
+    """`evaluate` of a window with cuts.
+
+    Args:
+        features: to evaluate.
+        window: the rows as they are, each in the shares of its time.
+        cuts: where they change.
+        exact: the same rows with decimals where they are known.
+    """
+
+    def patches(lookback: int, group: Sequence[Feature]) -> list[Patch]:
+        inputs = {name for each in group if each.lookback_for(window.series) for name in each.inputs}
+        return [
+            Patch(zone.first, zone.start, zone.stop, zone.window(window, zone.columns(window, exact, inputs)))
+            for zone in zones(cuts, window.ends, lookback)
+        ]
+
+    return evaluate(features, window, patches) if cuts else evaluate(features, window)
 
 
 def _by_row(cuts: Sequence[Cut], ends: IntArray) -> dict[int, Fraction | None]:

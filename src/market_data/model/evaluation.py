@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeAlias, TypeVar
@@ -29,6 +30,19 @@ Result = TypeVar("Result")
 # Features that are evaluated together, with the largest of their lookbacks.
 Groups: TypeAlias = list[tuple[int, list[Feature]]]
 
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """The rows [start, stop) of a window as they are seen through another one, which begins at `first`."""
+
+    first: int
+    start: int
+    stop: int
+    window: Window
+
+
+# By features that look back and the largest of their lookbacks: where they see rows otherwise.
+Patches: TypeAlias = Callable[[int, Sequence[Feature]], Sequence[Patch]]
 # Small enough that memory stays bounded, large enough for threads: below about 100,000 rows a step of NumPy is over
 # before the other thread has woken up to use the interpreter, and two threads take longer than one.
 BLOCK_ROWS: Final = 250_000
@@ -37,16 +51,17 @@ SMALLEST_BLOCK_ROWS: Final = 125_000
 NEAR_ROWS: Final = 64
 
 
-def evaluate(features: Sequence[Feature], window: Window) -> pl.DataFrame:
+def evaluate(features: Sequence[Feature], window: Window, patches: Patches = lambda *_: ()) -> pl.DataFrame:
     """One column per feature, as high as the window; null where a value is not known or not finite."""
-    groups = _groups(features, window.series)
-    return pl.concat(in_threads(lambda part: _block(features, groups, window, part), _parts(len(window))))
+    grouped = _groups(features, window.series)
+    patched = [patches(lookback, group) if lookback else () for lookback, group in grouped]
+    return pl.concat(in_threads(lambda part: _block(features, grouped, window, part, patched), _parts(len(window))))
 
 
 def evaluate_alone(features: Sequence[Feature], window: Window) -> pl.DataFrame:
     """`evaluate` in the calling thread only: for use by threads that share out windows."""
-    groups = _groups(features, window.series)
-    return pl.concat(_block(features, groups, window, part) for part in _parts(len(window)))
+    grouped = _groups(features, window.series)
+    return pl.concat(_block(features, grouped, window, part) for part in _parts(len(window)))
 
 
 def evaluate_many(features: Sequence[Feature], windows: Iterable[Window]) -> Iterator[pl.DataFrame]:
@@ -83,19 +98,27 @@ def _parts(rows: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, rows)) for start in range(0, rows, size)] or [(0, 0)]
 
 
-def _block(features: Sequence[Feature], groups: Groups, window: Window, part: tuple[int, int]) -> pl.DataFrame:
+def _block(
+    features: Sequence[Feature],
+    groups: Groups,
+    window: Window,
+    part: tuple[int, int],
+    patched: Sequence[Sequence[Patch]] = ((), ()),
+) -> pl.DataFrame:
     """The rows [start, stop) of the window, computed with the lookback before them."""
     start, stop = part
     out: dict[str, pa.Array] = {}
     # Set in every thread: NumPy keeps it per thread.
     with np.errstate(all="ignore"):
-        for lookback, group in groups:
+        for (lookback, group), patches in zip(groups, patched, strict=False):
             first = max(0, start - lookback)
             block = window.rows(first, stop)
             for each in group:
                 values = _values(each, block)
                 if values.shape != (stop - first,):
                     raise TypeError(f"feature {each.name} gave shape {values.shape} for {stop - first} rows")
+                if patches and each.lookback_for(window.series):
+                    values = _patched(each, values, patches, first, stop)
                 out[each.name] = _column(each, values[start - first :])
     for each in features:
         if each.name not in out:
@@ -112,6 +135,17 @@ def _values(each: Feature, block: Window) -> NDArray[Any]:
     except Exception as error:
         error.add_note(f"in feature {each.name}")
         raise
+
+
+def _patched(each: Feature, values: NDArray[Any], patches: Sequence[Patch], first: int, stop: int) -> NDArray[Any]:
+    """The values of rows [first, stop) with those of the patches in their places."""
+    # What a window keeps for other features is read-only; what is the feature's own may be written over.
+    held = values if values.flags.writeable and values.flags.owndata else values.copy()
+    for patch in patches:
+        begin, end = max(patch.start, first), min(patch.stop, stop)
+        if begin < end:
+            held[begin - first : end - first] = _values(each, patch.window)[begin - patch.first : end - patch.first]
+    return held
 
 
 def _column(each: Feature, values: NDArray[Any]) -> pa.Array:

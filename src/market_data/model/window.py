@@ -109,6 +109,11 @@ class Window:
         axis = (self.axis_opens[part], self.axis_ends[part])
         return Window(self.series, self.opens[part], self.ends[part], columns, observations, begins=begins, axis=axis)
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the columns there are."""
+        return list(self._columns)
+
     def column(self, name: str) -> FloatArray:
         """A column of the frame, NaN where null; all NaN when the frame lacks it."""
         if name not in self._columns:

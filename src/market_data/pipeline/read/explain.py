@@ -35,7 +35,7 @@ def explain(reader: Reader, shelves: Shelves, series: Series, timestamp: datetim
     window = window_of(series, seen, observations)
     for zone in zones(cuts_of(reader, series, rows), micros(rows["end"]), shelves.lookback(series)):
         if zone.start <= place < zone.stop:
-            window, place = zone.window(window, zone.columns(seen, exact)), place - zone.first
+            window, place = zone.window(window, zone.columns(window, exact)), place - zone.first
             factors = [(begin - zone.first, end - zone.first, ratio) for begin, end, ratio in zone.factors]
     return [explain_row(feature, window, place, factors) for feature in shelves.features if feature.applies(series)]
 

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from market_data.model import quality
 from market_data.model.contract import OTHER_CONTRACT
-from market_data.model.cuts import Cut, rows_of_one_kind, zones
+from market_data.model.cuts import Cut, evaluate_in_own_shares, rows_of_one_kind, zones
 from market_data.model.dataset import UTC_MICROS
-from market_data.model.evaluation import evaluate
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass, Series
-from market_data.model.observation import IntArray, micros
+from market_data.model.observation import IntArray
 from market_data.model.rule import Rule, Severity
 from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import TimeRange
@@ -125,13 +124,11 @@ def derive(
     seen = as_doubles(joined).with_columns(previous_expected=previous_expected(series, rows))
     applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
     window = window_of(series, seen, observations)
-    values = evaluate(shelves.features, window)
+    values = evaluate_in_own_shares(shelves.features, window, cuts, joined)
     notes = _broken(series, seen, shelves)
-    for zone in zones(cuts, micros(rows["end"]), shelves.lookback(series)) if cuts else ():
-        own = zone.columns(seen, joined)
-        values = zone.put(values, evaluate(shelves.features, zone.window(window, own)))
-        notes = zone.put(notes, _broken(series, zone.frame(seen, own), shelves))
-    history = rows_of_one_kind(cuts, micros(rows["end"])) if cuts else np.arange(rows.height)
+    for zone in zones(cuts, window.ends, shelves.lookback(series)) if cuts else ():
+        notes = zone.put(notes, _broken(series, zone.frame(seen, zone.columns(window, joined)), shelves))
+    history = rows_of_one_kind(cuts, window.ends) if cuts else np.arange(rows.height)
     present = _feature_share(window, history, values, applicable)
     scores = _scores(series, seen, notes, present, _completeness(series, seen, observations), len(shelves.noting))
     texts = _validation_notes(notes, rows["notes"])
