@@ -1,14 +1,24 @@
-"""Sizes, retention, the archive of options, backup and restore, on a real server."""
+"""Sizes, retention, packed options, backup and restore, on a real server."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import pytest
 
+from market_data.model.dataset import OPTIONS
 from market_data.model.errors import StorageError, UsageError
+from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.timeframe import TimeRange
+from market_data.storage.facts.append import Provenance, append, prepare_fact_partitions
+from market_data.storage.facts.reads import FactQuery, fact_pages, holding, newest_moment
+from market_data.storage.facts.retention import prune
+from market_data.storage.series.present import Counts
 from market_data.storage.server import growth
 from market_data.storage.server.backup import back_up
 from market_data.storage.server.database import Database
@@ -66,54 +76,111 @@ def test_retention_drops_whole_days_that_are_too_old_and_nothing_else(database: 
     assert growth.drop_expired(database, {"trades": timedelta(days=10)}, NOW) == []
 
 
-def test_old_quarters_of_options_move_to_files_that_read_back(database: Database, tmp_path: Path) -> None:
+SPY = Instrument("SPY", AssetClass.ETF)
+AGES = {"options_iv": timedelta(days=100)}
+
+
+def chains(database: Database, **asked: Any) -> pl.DataFrame:
+    query = FactQuery(dataset=OPTIONS, instrument=SPY, **asked)
+    return pl.concat(fact_pages(database, query, 3))
+
+
+def test_old_quarters_of_options_are_packed_and_read_as_before(database: Database, tmp_path: Path) -> None:
     old, new = datetime(2024, 2, 1, tzinfo=UTC), datetime(2025, 5, 1, tzinfo=UTC)
-    put_option(database, old, "A")
-    put_option(database, new, "B")
-    before = database.frame("SELECT * FROM options_iv WHERE contract = 'A'")
-    files = growth.archive_options(database, tmp_path, datetime(2025, 1, 1, tzinfo=UTC))
-    assert [file.name for file in files] == ["options_iv_y2024q1.parquet"]
-    assert [row["contract"] for row in database.rows("SELECT contract FROM options_iv")] == ["B"]
-    archived = growth.archived_options(tmp_path)
-    assert archived is not None
-    assert archived.collect().equals(before)
-    put_option(database, old, "C")
-    growth.archive_options(database, tmp_path, datetime(2025, 1, 1, tzinfo=UTC))
-    assert growth.archived_options(tmp_path).collect()["contract"].to_list() == ["A", "C"]  # type: ignore[union-attr]
+    for contract in "ABCDE":
+        put_option(database, old, contract)
+    put_option(database, new, "F")
+    with database.transaction() as connection:
+        # A later version of one of them, with numbers of every kind.
+        connection.execute(
+            "INSERT INTO options_iv (symbol, asset_class, source, contract, timestamp, known_from, revision, "
+            "option_type, expiration, strike, bid, iv, delta, run_id) VALUES ('SPY', 'etf', 'polygon', 'B', %s, %s, 2, 'call', "
+            "'2026-01-16', 500.50, 12345678901234567890.000000000000000001, 0.1, 'NaN', gen_random_uuid())",
+            [old, old + timedelta(days=1)],
+        )
+    span = TimeRange(old, old + timedelta(days=1))
+    asked: list[dict[str, Any]] = [
+        {},
+        {"span": span},
+        {"as_of": old},
+        {"source": "polygon"},
+        {"as_of": old - timedelta(1)},
+    ]
+    before = [chains(database, **each) for each in asked]
+    assert [frame.height for frame in before] == [6, 5, 5, 6, 0]
+    pruned = prune(database, AGES, tmp_path, NOW)
+    assert (pruned.packed, pruned.dropped, pruned.taken_back) == (["options_iv_y2024q1"], [], [])
+    assert [row["contract"] for row in database.rows("SELECT contract FROM options_iv")] == ["F"]
+    for each, frame in zip(asked, before, strict=True):
+        assert chains(database, **each).equals(frame, null_equal=True), each
+    assert chains(database, span=span)["bid"][1] == Decimal("12345678901234567890.000000000000000001")
+    assert newest_moment(database, OPTIONS, SPY) == new
+    assert newest_moment(database, OPTIONS, SPY, old) == old
+    assert holding(database, "SPY") == [AssetClass.ETF]
+    assert prune(database, AGES, tmp_path, NOW).packed == []
 
 
-def test_a_file_that_does_not_read_back_drops_nothing(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rows_of_a_packed_quarter_are_not_written_twice_and_later_ones_are_packed_too(
+    database: Database, tmp_path: Path
 ) -> None:
+    old = datetime(2024, 2, 1, tzinfo=UTC)
+    rows = [
+        {
+            "timestamp": old,
+            "contract": name,
+            "option_type": "call",
+            "expiration": date(2026, 1, 16),
+            "strike": Decimal(5),
+        }
+        for name in ("A", "B")
+    ]
+
+    def add(*some: dict[str, Any]) -> Counts:
+        frame = OPTIONS.conform(pl.DataFrame(list(some)))
+        prepare_fact_partitions(database, OPTIONS, TimeRange(old, old + timedelta(hours=1)))
+        with database.transaction() as connection:
+            origin = Provenance(source="polygon", now=NOW, run_id=uuid4())
+            return append(connection, database, OPTIONS, SPY, frame, origin).counts
+
+    assert add(rows[0]) == Counts(inserted=1)
+    prune(database, AGES, tmp_path, NOW)
+    assert add(*rows) == Counts(inserted=1, unchanged=1)
+    assert add(rows[0] | {"bid": Decimal(1)}) == Counts(updated=1)
+    assert prune(database, AGES, tmp_path, NOW + timedelta(days=1)).packed == ["options_iv_y2024q1"]
+    assert chains(database).select("contract", "bid", "revision").rows() == [("A", Decimal(1), 2), ("B", None, 1)]
+
+
+def test_what_does_not_unpack_to_the_same_rows_stays(database: Database, tmp_path: Path) -> None:
     put_option(database, datetime(2024, 2, 1, tzinfo=UTC), "A")
-    monkeypatch.setattr(pl, "read_parquet", lambda _: pl.DataFrame())
-    with pytest.raises(StorageError, match="did not read back"):
-        growth.archive_options(database, tmp_path, NOW)
-    assert len(database.rows("SELECT contract FROM options_iv")) == 1
+    with database.transaction() as connection:
+        # As if packing lost a value.
+        connection.execute(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN NEW.content := NEW.content #- '{0,strike}'; RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER lose BEFORE INSERT ON options_iv_packed FOR EACH ROW EXECUTE FUNCTION lose()"
+        )
+    with pytest.raises(StorageError, match="did not unpack"):
+        prune(database, AGES, tmp_path, NOW)
+    assert database.rows("SELECT contract FROM options_iv") == [{"contract": "A"}]
+    assert database.rows("SELECT * FROM options_iv_packed") == []
 
 
-def test_rows_that_come_while_their_quarter_is_archived_again_are_not_lost(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, write_checked = datetime(2024, 2, 1, tzinfo=UTC), growth._write_checked
+def test_rows_that_an_earlier_version_put_into_files_come_back(database: Database, tmp_path: Path) -> None:
+    old = datetime(2024, 2, 1, tzinfo=UTC)
     for contract in ("A", "B"):
         put_option(database, old, contract)
-    growth.archive_options(database, tmp_path, NOW)
-    put_option(database, old, "C")
-
-    def meanwhile(frame: pl.DataFrame, path: Path) -> None:
-        write_checked(frame, path)
-        put_option(database, old, "D")
-
-    monkeypatch.setattr(growth, "_write_checked", meanwhile)
-    with pytest.raises(StorageError, match="grew while it was archived"):
-        growth.archive_options(database, tmp_path, NOW)
-    assert [row["contract"] for row in database.rows("SELECT contract FROM options_iv ORDER BY 1")] == ["C", "D"]
-    monkeypatch.undo()
-    growth.archive_options(database, tmp_path, NOW)
-    archived = growth.archived_options(tmp_path)
-    assert archived is not None
-    assert archived.collect()["contract"].sort().to_list() == ["A", "B", "C", "D"]
+    whole = chains(database)
+    database.frame("SELECT * FROM options_iv").write_parquet(tmp_path / "options_iv_y2024q1.parquet")
+    with database.transaction() as connection:
+        connection.execute("DROP TABLE options_iv_y2024q1")
+    assert chains(database).is_empty()
+    pruned = prune(database, {}, tmp_path, NOW)
+    assert [path.name for path in pruned.taken_back] == ["options_iv_y2024q1.restored"]
+    assert chains(database).equals(whole)
+    assert prune(database, AGES, tmp_path, NOW).packed == ["options_iv_y2024q1"]
+    assert chains(database).equals(whole)
 
 
 def contents(database: Database) -> dict[str, list[str]]:

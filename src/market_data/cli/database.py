@@ -144,14 +144,16 @@ def restore(
 
 @app.command()
 def prune(context: typer.Context, as_json: Json = False) -> None:
-    """Drop trades, quotes and raw payloads that are older than their retention; move old options into files."""
-    from market_data.storage.server.growth import prune as prune_all
+    """Drop trades, quotes and raw payloads that are older than their retention; pack old options."""
+    from market_data.storage.facts.retention import prune as prune_all
 
     invocation: Invocation = context.obj
     settings = invocation.settings()
     with invocation.database() as database, waiting("pruning"):
         done = prune_all(database, settings.database.retention.ages, settings.database.folder / "archive", now())
     if as_json:
-        print_json({"dropped": done.dropped, "archived": [str(path) for path in done.archived]})
+        print_json(
+            {"dropped": done.dropped, "packed": done.packed, "taken_back": [str(path) for path in done.taken_back]}
+        )
     else:
-        say(f"dropped {len(done.dropped)} partitions; archived {len(done.archived)} quarters of options")
+        say(f"dropped {len(done.dropped)} partitions; packed {len(done.packed)} quarters of options")

@@ -52,7 +52,7 @@ class RetentionSettings(Section):
     trades_raw: Annotated[int, Field(ge=1)] | None
     """Payloads as received, for finding out what a source really said."""
     options_iv: Annotated[int, Field(ge=1)] | None
-    """Options chains: after that, whole quarters are moved into Parquet files in data_dir."""
+    """Options chains: after that, whole quarters are packed within the database; they stay readable for ever."""
 
     @property
     def ages(self) -> dict[str, timedelta]:

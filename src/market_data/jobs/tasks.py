@@ -19,8 +19,8 @@ from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.provider import Provider
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.fetch.reconcile import reconcile
+from market_data.storage.facts.retention import prune
 from market_data.storage.series.present import Counts
-from market_data.storage.server.growth import prune
 from market_data.storage.work import job_reads
 from market_data.storage.work import jobs as work
 from market_data.transport.budget import patiently
@@ -231,7 +231,8 @@ class Workshop:
         pruned = prune(self.database, self.retention, self.archive, now)
         with self.database.transaction() as connection:
             forgotten = work.forget_jobs(connection, now - timedelta(days=self.job_days))
-        notes = [f"dropped {name}" for name in pruned.dropped] + [f"archived {path.name}" for path in pruned.archived]
+        notes = [f"dropped {name}" for name in pruned.dropped] + [f"packed {name}" for name in pruned.packed]
+        notes += [f"took back {path.name}" for path in pruned.taken_back]
         return Result(counts={}, notes=[*notes, f"forgot {forgotten} jobs"])
 
     def _quality(self, series: Series, start: datetime | None, end: datetime | None) -> float | None:

@@ -48,6 +48,7 @@ class Dataset:
         consecutive: whether the venue's numbers follow one another, so that a missing one tells of a missing row.
         lasting: values that a source tells beforehand and leaves out afterwards: their absence takes nothing back.
         partition: the length of a partition of its table; None for one table without.
+        packed: whether partitions older than its retention are packed, and not dropped: nobody could get them again.
         backfill: how its past is filled; None where no source tells it.
         withdrawable: whether a source may take an entry back, by a complete answer without it.
     """
@@ -63,6 +64,7 @@ class Dataset:
     consecutive: bool = False
     lasting: frozenset[str] = frozenset()
     partition: Literal["day", "quarter", "year"] | None = None
+    packed: bool = False
     backfill: Backfill | None = None
     withdrawable: bool = False
 
@@ -238,6 +240,7 @@ EARNINGS: Final = Dataset(
 )  # fmt: skip
 OPTIONS: Final = Dataset(
     "options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv", partition="quarter",
+    packed=True,
     about="Option chains seen in [start, end), per source, with implied volatility and greeks.",
     # In one chunk up to the present: no source tells chains of the past, each gives the one of now.
     backfill=Backfill(name="options-iv", days=30, most_symbols=50, recent=timedelta(days=1)),

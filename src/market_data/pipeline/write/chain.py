@@ -17,7 +17,7 @@ from market_data.model.normal import Doubles
 from market_data.model.options import DAYS_A_YEAR, Contracts, Greeks
 from market_data.model.session import last_close
 from market_data.model.timeframe import MICROSECOND, TimeRange
-from market_data.storage.facts.reads import newest_versions
+from market_data.storage.facts.reads import newest_moment, newest_versions
 from market_data.storage.server.database import Database
 
 # Contracts die with the regular session of their last day, which may be a half one.
@@ -190,14 +190,10 @@ def latest_chain(database: Database, instrument: Instrument, as_of: datetime | N
     Returns:
         the columns of OPTIONS and `source`; no rows when there is none.
     """
-    (newest,) = database.rows(
-        "SELECT max(timestamp) AS timestamp FROM options_iv WHERE symbol = %s AND asset_class = %s "
-        "AND (%s::timestamptz IS NULL OR known_from <= %s)",
-        [instrument.symbol, instrument.asset_class.value, as_of, as_of],
-    )
-    if newest["timestamp"] is None:
+    newest = newest_moment(database, OPTIONS, instrument, as_of)
+    if newest is None:
         return OPTIONS.empty().with_columns(source=pl.lit(None, pl.String))
-    span = TimeRange(newest["timestamp"] - SNAPSHOT, newest["timestamp"] + MICROSECOND)
+    span = TimeRange(newest - SNAPSHOT, newest + MICROSECOND)
     rows = newest_versions(database, OPTIONS, instrument, span, as_of=as_of)
     source = rows.sort("timestamp", "source", descending=[True, False])["source"][0]
     chain = rows.filter(pl.col("source") == source).sort("timestamp")

@@ -16,6 +16,7 @@ from market_data.model.contract import Contract
 from market_data.model.dataset import UTC_MICROS, Dataset
 from market_data.model.instrument import Instrument
 from market_data.model.timeframe import TimeRange
+from market_data.storage.facts.packed import relation
 from market_data.storage.facts.ticks import store_ticks, unlisted
 from market_data.storage.series.present import Counts, plain_text
 from market_data.storage.server.database import Database
@@ -128,7 +129,7 @@ def _known(
     key, columns = ", ".join(dataset.order), ", ".join(dataset.schema)
     columns += ", withdrawn" if dataset.withdrawable else ""
     known = database.frame(
-        f"SELECT DISTINCT ON ({key}) {columns}, known_from, revision FROM {dataset.table} "
+        f"SELECT DISTINCT ON ({key}) {columns}, known_from, revision FROM {relation(dataset, dataset.stored)} "
         f"WHERE {' AND '.join(where)} ORDER BY {key}, known_from DESC",
         parameters,
     )

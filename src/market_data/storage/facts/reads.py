@@ -12,6 +12,7 @@ import polars as pl
 from market_data.model.dataset import SERVED, Dataset
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import TimeRange
+from market_data.storage.facts.packed import relation
 from market_data.storage.facts.ticks import contracts_of
 from market_data.storage.server.database import Database
 
@@ -79,10 +80,23 @@ def fact_pages(database: Database, query: FactQuery, rows: int, limit: int | Non
         after = page.select(query.dataset.order).row(-1)
 
 
+def newest_moment(
+    database: Database, dataset: Dataset, instrument: Instrument, as_of: datetime | None = None
+) -> datetime | None:
+    """The newest moment any fact of an instrument is of, by then known when `as_of` is given; None without any."""
+    found: datetime | None = database.rows(
+        f"SELECT max({dataset.time}) AS newest FROM {relation(dataset, [dataset.time])} WHERE symbol = %s "
+        "AND asset_class = %s AND (%s::timestamptz IS NULL OR known_from <= %s)",
+        [instrument.symbol, instrument.asset_class.value, as_of, as_of],
+    )[0]["newest"]
+    return found
+
+
 def holding(database: Database, symbol: str, asset_class: AssetClass | None = None) -> list[AssetClass]:
     """The asset classes under which any facts of a symbol are stored, stocks first."""
     classes = list(AssetClass) if asset_class is None else [asset_class]
-    tables = [dataset.table for dataset in SERVED if dataset.names is None and not dataset.of_contracts]
+    facts = [dataset for dataset in SERVED if dataset.names is None and not dataset.of_contracts]
+    tables = [dataset.table for dataset in facts] + [f"{dataset.table}_packed" for dataset in facts if dataset.packed]
     owned = " OR ".join(
         f"EXISTS (SELECT FROM {table} f WHERE f.symbol = %(symbol)s AND f.asset_class = c.name)" for table in tables
     )
@@ -127,7 +141,8 @@ def _newest(query: FactQuery, after: Sequence[Any] | None = None) -> tuple[str, 
         told = ", withdrawn"
         changeable.append(("NOT withdrawn", []))
     outer, second = _joined(changeable)
-    newest = f"SELECT DISTINCT ON ({key}) {columns}{told} FROM {dataset.table}{inner} ORDER BY {key}, known_from DESC"
+    source = relation(dataset, dataset.stored)
+    newest = f"SELECT DISTINCT ON ({key}) {columns}{told} FROM {source}{inner} ORDER BY {key}, known_from DESC"
     return f"SELECT {columns} FROM ({newest}) AS newest{outer}", [*first, *second]
 
 

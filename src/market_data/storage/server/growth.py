@@ -1,19 +1,15 @@
-"""Growth: how large every table and partition is, what retention drops, and old options moved to Parquet files."""
+"""Growth: how large every table and partition is, and dropping what is too old."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Final
 
-import polars as pl
 from psycopg import sql
 
 from market_data.model.dataset import DATASETS
-from market_data.model.errors import StorageError
 from market_data.storage.server.database import Database
 from market_data.storage.server.migration_files import declared_columns
 from market_data.storage.server.partitions import PARTITIONED
@@ -85,21 +81,6 @@ def table_sizes(database: Database, *, partitions: bool = True) -> list[TableSiz
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """Partitions that were dropped, and files that options were moved into."""
-
-    dropped: list[str]
-    archived: list[Path]
-
-
-def prune(database: Database, ages: Mapping[str, timedelta], folder: Path, now: datetime) -> Pruned:
-    """Apply retention: drop what is too old, move options older than theirs into `folder`."""
-    kept = {table: age for table, age in ages.items() if table != "options_iv"}
-    archived = archive_options(database, folder, now - ages["options_iv"]) if "options_iv" in ages else []
-    return Pruned(drop_expired(database, kept, now), archived)
-
-
 def drop_expired(database: Database, keep: Mapping[str, timedelta], now: datetime) -> list[str]:
     """Drop the partitions whose every row is older than its table's retention; returns their names.
 
@@ -108,59 +89,16 @@ def drop_expired(database: Database, keep: Mapping[str, timedelta], now: datetim
     """
     dropped = []
     for table, age in keep.items():
-        for name, end in _partitions_of(database, table):
-            if end <= now - age:
-                with database.transaction() as connection:
-                    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-                dropped.append(name)
+        for name in partitions_ended(database, table, now - age):
+            with database.transaction() as connection:
+                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
+            dropped.append(name)
     return dropped
 
 
-def archive_options(database: Database, folder: Path, before: datetime) -> list[Path]:
-    """Move the quarters of options_iv that end by `before` into Parquet files, one each, and drop their partitions.
-
-    A file is read back and compared before its partition goes; `archived_options` reads them.
-
-    Raises:
-        StorageError: when what was written does not read back equal, or the partition changed meanwhile; it stays then.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, end in _partitions_of(database, "options_iv"):
-        if end > before:
-            continue
-        path = folder / f"{name}.parquet"
-        frame = database.frame(f"SELECT * FROM {name} ORDER BY symbol, timestamp, contract, source, known_from")
-        moved = frame.height
-        if path.exists():
-            # Rows that came after their quarter was archived.
-            frame = pl.concat([pl.read_parquet(path), frame]).unique(maintain_order=True)
-        _write_checked(frame, path)
-        with database.transaction() as connection:
-            connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(name)))
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(name))).fetchone()
-            if row is None or row[0] != moved:
-                raise StorageError(f"{name} grew while it was archived; run it again")
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(name)))
-        written.append(path)
-    return written
-
-
-def archived_options(folder: Path) -> pl.LazyFrame | None:
-    """All archived options, None when there are none."""
-    files = sorted(folder.glob("options_iv_*.parquet"))
-    return pl.scan_parquet(files) if files else None
-
-
-def _write_checked(frame: pl.DataFrame, path: Path) -> None:
-    part = path.with_suffix(".part")
-    frame.write_parquet(part, compression="zstd")
-    if not pl.read_parquet(part).equals(frame):
-        part.unlink()
-        raise StorageError(f"{path} did not read back as it was written; nothing was dropped")
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+def partitions_ended(database: Database, table: str, before: datetime) -> list[str]:
+    """Names of a table's partitions whose every row is older than a moment, oldest first."""
+    return [name for name, end in _partitions_of(database, table) if end <= before]
 
 
 def _partitions_of(database: Database, table: str) -> list[tuple[str, datetime]]:
