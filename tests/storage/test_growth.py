@@ -94,8 +94,8 @@ def test_old_quarters_of_options_are_packed_and_read_as_before(database: Databas
         # A later version of one of them, with numbers of every kind.
         connection.execute(
             "INSERT INTO options_iv (symbol, asset_class, source, contract, timestamp, known_from, revision, "
-            "option_type, expiration, strike, bid, iv, delta, run_id) VALUES ('SPY', 'etf', 'polygon', 'B', %s, %s, 2, 'call', "
-            "'2026-01-16', 500.50, 12345678901234567890.000000000000000001, 0.1, 'NaN', gen_random_uuid())",
+            "option_type, expiration, strike, bid, iv, delta, run_id) VALUES ('SPY', 'etf', 'polygon', 'B', %s, %s, 2, "
+            "'call', '2026-01-16', 500.50, 12345678901234567890.000000000000000001, 0.1, 'NaN', gen_random_uuid())",
             [old, old + timedelta(days=1)],
         )
     span = TimeRange(old, old + timedelta(days=1))
