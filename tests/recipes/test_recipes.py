@@ -73,7 +73,9 @@ def follow(tmp_path: Path) -> Follow:
             if block["line"]:
                 before, found, after = old.partition(f"\n{block['line']}")
                 assert found, f"{block['file']} has no line that begins with {block['line']}"
-                new = f"{before}\n{text}\n{found[1:]}{after}"
+                margin = re.match(r" *", block["line"])
+                assert margin
+                new = f"{before}\n{textwrap.indent(text, margin[0])}\n{found[1:]}{after}"
             else:
                 new = f"{old}\n\n{text}" if old else text
             path.write_text(new, encoding="utf-8")
@@ -123,6 +125,17 @@ def test_a_provider_takes_a_file_and_its_other_side(follow: Follow) -> None:
     asked += "settings = load_settings(environ={}); found, _ = open_providers(settings); "
     asked += "print([each.name for each in list(by_priority(settings, found).values())[-1]])"
     assert project.run("-c", asked).strip() == "['binance', 'polygon', 'yahoo', 'example']"
+
+
+def test_a_setting_takes_a_field(follow: Follow) -> None:
+    project = follow("add-a-setting")
+    assert project.touched == ["src/market_data/config/settings.py"]
+    read = "from market_data.config import load_settings; print(load_settings(environ={}).api.greeting_seconds)"
+    assert project.run("-c", read).strip() == "5.0"
+    given = read.replace("environ={}", "environ={'MARKET_DATA__API__GREETING_SECONDS': '7'}")
+    assert project.run("-c", given).strip() == "7.0"
+    page = "import sys; sys.path.insert(0, 'tools'); from reference.settings import settings_page; "
+    assert "MARKET_DATA__API__GREETING_SECONDS" in project.run("-c", page + "print(settings_page())")
 
 
 def test_an_endpoint_takes_a_function(follow: Follow) -> None:
