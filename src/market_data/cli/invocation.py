@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +14,9 @@ from market_data.cli.output import say, waiting
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
+    from market_data.bootstrap.sources import Sources
     from market_data.config import Settings
-    from market_data.model.provider import Provider
     from market_data.storage.server.database import Database
-    from market_data.transport.http import Http
 
 
 def now() -> datetime:
@@ -76,12 +75,12 @@ class Invocation:
             yield app
 
     @contextmanager
-    def sources(self) -> Iterator[tuple[Settings, Mapping[str, Provider], Sequence[Http]]]:
-        """The settings, every enabled provider and their connections, without a database."""
-        from market_data.bootstrap.shelves import open_providers
+    def sources(self) -> Iterator[tuple[Settings, Sources]]:
+        """The settings and every enabled provider; no database is made for them."""
+        from market_data.bootstrap.sources import open_sources
 
-        with self._served() as settings:
-            yield settings, *open_providers(settings)
+        with self._served() as settings, open_sources(settings) as sources:
+            yield settings, sources
 
     @contextmanager
     def database(self) -> Iterator[Database]:

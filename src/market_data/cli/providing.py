@@ -16,9 +16,9 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import Timeframe
 
 if TYPE_CHECKING:
+    from market_data.bootstrap.sources import Sources
     from market_data.config import Settings
     from market_data.model.provider import Provider
-    from market_data.transport.http import Http
 
 CHECK_SECONDS: Final = 10.0
 
@@ -30,19 +30,23 @@ def providers(
 ) -> None:
     """List the sources, what they serve and whether they answer."""
     invocation: Invocation = context.obj
-    with invocation.sources() as (settings, found, connections):
+    with invocation.sources() as (settings, sources):
+        found = sources.providers
         answers: dict[str, str] = {}
         if check:
             import asyncio
 
             with waiting("asking the sources"):
-                answers = asyncio.run(_ask_all(found, connections, settings))
+                answers = asyncio.run(_ask_all(sources, settings))
+        left_alone = _left_alone(sources)
         rows = [row for name, provider in found.items() for row in _rows(name, provider, answers.get(name))]
     if as_json:
         print_json(rows)
     else:
         states = {row["provider"]: row["state"] for row in rows}
         print_rows("Sources", [{"provider": name, "state": state} for name, state in states.items()])
+        if left_alone:
+            print_rows("Left alone", left_alone)
         print_rows("What they serve", _in_brief(rows))
 
 
@@ -92,15 +96,30 @@ def _history(reach: Mapping[Any, Any]) -> str:
     return some if None in reach else f"{some}; else all"
 
 
-async def _ask_all(found: Mapping[str, Provider], connections: Sequence[Http], settings: Settings) -> dict[str, str]:
+def _left_alone(sources: Sources) -> list[dict[str, Any]]:
+    """The channels that no process asks at present, or that are to be tried; empty without a database."""
+    from market_data.transport.gate import BreakerState, breaker_state
+
+    return [
+        {
+            "channel": name,
+            "breaker": breaker_state(standing).value.replace("_", " "),
+            "seconds": round(max(standing.banned_for, standing.rests_for)),
+            "because": standing.ban if standing.banned_for else standing.fault,
+        }
+        for name, standing in sources.standings().items()
+        if standing.banned_for or breaker_state(standing) is not BreakerState.CLOSED
+    ]
+
+
+async def _ask_all(sources: Sources, settings: Settings) -> dict[str, str]:
     import asyncio
 
     try:
-        answers = await asyncio.gather(*(_ask(provider, settings) for provider in found.values()))
+        answers = await asyncio.gather(*(_ask(provider, settings) for provider in sources.providers.values()))
     finally:
-        for http in connections:
-            await http.aclose()
-    return dict(zip(found, answers, strict=True))
+        await sources.aclose()
+    return dict(zip(sources.providers, answers, strict=True))
 
 
 async def _ask(provider: Provider, settings: Settings) -> str:
