@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -80,7 +81,7 @@ async def trades(
             found_any = True
             csv, response = found
             for rows in file_rows(csv, piece.span):
-                yield client.page(rows, f"{listing.provider}:archive", response)
+                yield _page(client, listing, rows, f"{listing.provider}:archive", response)
         begin = piece.span.end
     begin = max(begin, oldest)
     if begin < span.end:
@@ -104,7 +105,7 @@ async def _from_rest(client: Client, market: Market, listing: Listing, span: Tim
             break
     while rows.frame.height:
         inside = Rows(_frame(rows.frame).filter(_inside(span)), rows.rejected)
-        yield client.page(inside, market.source, response)
+        yield _page(client, listing, inside, market.source, response)
         if rows.frame["T"][-1] >= span.end:
             return
         following = int(rows.frame["a"][-1]) + 1
@@ -114,8 +115,12 @@ async def _from_rest(client: Client, market: Market, listing: Listing, span: Tim
             first = rows.frame["a"][0]
             raise MalformedPayload(f"binance sent trade {first} where {following} and on were asked for")
     if rows.rejected.height:
-        yield client.page(Rows(TRADES.empty(), rows.rejected), market.source, response)
+        yield _page(client, listing, Rows(TRADES.empty(), rows.rejected), market.source, response)
         raise MalformedPayload("binance sent a page on which nothing is a trade: what follows it cannot be asked for")
+
+
+def _page(client: Client, listing: Listing, rows: Rows, source: str, response: Response) -> Page:
+    return replace(client.page(rows, source, response), contract=listing.contract)
 
 
 def parse_aggregate_trades(body: bytes) -> Rows:

@@ -127,7 +127,8 @@ class Ccxt(Provider):
             "fetchTrades", self._exchange.library.fetch_trades, listing, start, min(end, now)
         ):
             fields = {"id": "trade_id", "price": "price", "amount": "size", "side": "aggressor_side"}
-            yield self._page(read_rows(rows, TRADES, functools.partial(_named, fields)))
+            page = self._page(read_rows(rows, TRADES, functools.partial(_named, fields)))
+            yield replace(page, contract=listing.contract)
 
     async def fetch(
         self, dataset: Dataset, instrument: Instrument, start: datetime, end: datetime, *, now: datetime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -55,14 +56,16 @@ async def trades(client: Client, listing: Listing, span: TimeRange, now: datetim
     crypto = listing.instrument.asset_class is AssetClass.CRYPTO
     async for response, answer in client.pages(f"/v3/trades/{_raw(listing)}", **_within(span, now)):
         rows = parse_trades(answer.results, crypto=crypto)
-        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        page = client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        yield replace(page, contract=listing.contract)
 
 
 async def quotes(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
     """Best bids and asks of a listing in `span`, oldest page first."""
     async for response, answer in client.pages(f"/v3/quotes/{_raw(listing)}", **_within(span, now)):
         rows = parse_quotes(answer.results)
-        yield client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        page = client.page(rows.with_frame(lambda frame: _inside(frame, span)), response)
+        yield replace(page, contract=listing.contract)
 
 
 def parse_trades(results: list[Any], *, crypto: bool) -> Rows:
