@@ -40,6 +40,8 @@ class Life:
     hours: set[int] = field(default_factory=set)
     shown: bool = True
     """Whether the venue's list still holds it."""
+    seen: bool = False
+    """Whether somebody read the list while it was in it."""
 
     @property
     def trades(self) -> bool:
@@ -101,6 +103,8 @@ class Venue(Provider):
 
     async def contracts(self, instrument: Instrument) -> Sequence[Contract]:
         self._answer()
+        for life in self._shown():
+            life.seen = True
         return [life.contract for life in self._shown() if means(instrument.symbol, life.contract)]
 
     async def resolve(self, instrument: Instrument) -> Listing:

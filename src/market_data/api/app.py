@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from market_data.api import bars, enrichment, market, metrics, operations, problems, quality
+from market_data.api import bars, enrichment, instruments, market, metrics, operations, problems, quality
 from market_data.api.compression import Compression
 from market_data.api.examples import add_examples
 from market_data.api.parameters import only_known_parameters
@@ -52,6 +52,7 @@ def create_api(served: Served | None = None) -> FastAPI:
         operations.dashboard,
         quality.router,
         operations.listings,
+        instruments.router,
     ):
         versioned.include_router(router)
     api.include_router(versioned)

@@ -17,7 +17,6 @@ from market_data.api.documents import (
     Milliseconds,
     Percent,
     Score,
-    StatusName,
     SymbolName,
     Time,
 )
@@ -141,23 +140,3 @@ class Providers(Document):
 
     count: Count
     providers: list[ProviderState]
-
-
-class InstrumentState(Document):
-    """An instrument known here."""
-
-    symbol: SymbolName
-    asset_class: Class
-    tracked: bool
-    status: StatusName
-    records_available: Count
-    last_enrichment_time: Time | None
-
-
-class Instruments(Document):
-    """A page of instruments, by symbol."""
-
-    count: Count
-    next: str | None
-    """Cursor of the next page, null on the last."""
-    instruments: list[InstrumentState]

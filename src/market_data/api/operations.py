@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Final
 
-import polars as pl
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from market_data.api.arguments import AssetClassQuery, Cursor, Symbol
-from market_data.api.cursors import decoded, encoded
+from market_data.api.arguments import AssetClassQuery, Symbol
 from market_data.api.jobs import job_page
 from market_data.api.operation_documents import (
     Alive,
@@ -20,8 +18,6 @@ from market_data.api.operation_documents import (
     ChannelState,
     Check,
     Health,
-    Instruments,
-    InstrumentState,
     Overview,
     Performance,
     Providers,
@@ -94,45 +90,6 @@ def performance(served: Backing) -> Performance:
 def health(served: Backing) -> Health:
     """Whether the scheduler and everything the program depends on is well."""
     return health_of(served)
-
-
-@listings.get("/instruments", responses=described())
-def instruments(
-    served: Backing,
-    asset_class: AssetClassQuery = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="At most so many.")] = 100,
-    cursor: Cursor = None,
-) -> Instruments:
-    """Instruments that are tracked or were enriched, by symbol."""
-    after = None if cursor is None else decoded(cursor, (pl.String(), pl.String()))
-    found = [
-        instrument
-        for instrument in instruments_known(served)
-        if asset_class in (None, instrument.asset_class)
-        and (after is None or (instrument.symbol, instrument.asset_class.value) > after)
-    ]
-    shown, now = found[:limit], served.now()
-    tracked = set(served.tracked())
-    states = []
-    for instrument in shown:
-        standing = served.standings.of(instrument)
-        states.append(
-            InstrumentState(
-                symbol=instrument.symbol,
-                asset_class=instrument.asset_class,
-                tracked=instrument in tracked,
-                status=standing.status(now),  # type: ignore[arg-type]  # one of the five
-                records_available=standing.records,
-                last_enrichment_time=standing.enrichment.get("last_enrichment_time"),
-            )
-        )
-    last = shown[-1] if shown else None
-    more = last is not None and len(found) > limit
-    return Instruments(
-        count=len(shown),
-        next=encoded([last.symbol, last.asset_class.value]) if more and last else None,
-        instruments=states,
-    )
 
 
 def instruments_known(served: Served) -> list[Instrument]:

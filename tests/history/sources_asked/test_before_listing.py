@@ -62,7 +62,10 @@ async def test_what_was_before_the_listing_is_proved_empty_once_all_were_asked(d
     assert len(sources[1].asked) == 1, "older history of another source is asked for first"
     (empty,) = stretches(desk, State.NO_TRADE)
     assert (empty.start, empty.end, empty.filled_by, empty.next_try_at) == (desk.at(0), desk.at(20), "binance", None)
-    assert empty.last_error == "binance: listed since 2025-01-01 08:00 UTC, and no source has older candles"
+    assert empty.last_error == (
+        f"binance: listed since 2025-01-01 08:00 UTC; 2024-12-31 12:00 to 2025-01-01 08:00 UTC was asked for at "
+        f"{desk.now:%Y-%m-%d %H:%M}: binance: has no candles there; polygon: has no candles there"
+    )
     assert await enrich(desk, *sources) == 0
     assert stretches(desk, State.MISSING) == []
 

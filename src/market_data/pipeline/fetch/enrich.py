@@ -22,6 +22,7 @@ from market_data.model.errors import (
     RateLimited,
     Stopped,
     StorageError,
+    UnknownInstrument,
     UnsupportedRequest,
     attributed,
 )
@@ -280,7 +281,8 @@ class Enricher:
                 return
             audit.finish_run(connection, run_id, report.counts, error, now)
             source = report.sources[-1] if report.sources else None
-            audit.record_status(connection, report.series, source, error, age, now)
+            listed = not isinstance(report.error, UnknownInstrument)
+            audit.record_status(connection, report.series, source, error, age, now, listed=listed)
 
     def _count_gaps(self, series: Series, span: TimeRange, now: datetime) -> int:
         """Open gaps of the range by the ledger, in candles: what `gaps` tells."""

@@ -21,6 +21,7 @@ from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.gaps import audit_series
 from market_data.pipeline.write.ingest import Batch, Clock, Purpose, ingest
 from market_data.pipeline.write.ledger import before_listing, candles_in
+from market_data.storage.facts.expectations import trading_of
 from market_data.storage.facts.instruments import listed_since
 from market_data.storage.series.coverage import State, Stretch, due, replace_stretches, stretches
 from market_data.storage.series.present import Counts, lock_series
@@ -195,7 +196,7 @@ class Healer:
                 lock_series(connection, series)
                 left = [s for s in stretches(connection, series, gap.span) if s.state is State.MISSING]
                 # Not while one may yet have older history: it would show that it was listed before.
-                found = left if failures.passing else _without_unlisted(connection, series, left, now)
+                found = left if failures.passing else _without_unlisted(connection, series, left, failures, now)
                 after = [self._tried(s, failures, now) if s.state is State.MISSING else s for s in found]
                 replace_stretches(connection, series, left, after)
 
@@ -238,15 +239,28 @@ def joined(series: Series, gaps: Sequence[Stretch]) -> list[TimeRange]:
     return ranges
 
 
-def _without_unlisted(connection: Connection, series: Series, gaps: list[Stretch], now: datetime) -> list[Stretch]:
-    """Missing stretches with what was before the earliest listing and the first stored candle proved to be empty."""
-    listed = listed_since(connection, series.instrument) if gaps else None
+def _without_unlisted(
+    connection: Connection, series: Series, gaps: list[Stretch], failures: _Failures, now: datetime
+) -> list[Stretch]:
+    """Missing stretches with what was before the earliest listing and the first stored candle proved to be empty.
+
+    A date in a list proves nothing by itself: the proof names who was asked for what and when, and falls when the date
+    is mended.
+    """
+    listed = (listed_since(connection, series.instrument) or _listed_as(connection, series)) if gaps else None
     if listed is None:
         return gaps
     source, since = listed
-    proof = f"{source}: listed since {since:%Y-%m-%d %H:%M} UTC, and no source has older candles"
+    asked = f"{gaps[0].start:%Y-%m-%d %H:%M} to {gaps[-1].end:%Y-%m-%d %H:%M} UTC was asked for at {now:%Y-%m-%d %H:%M}"
+    proof = f"{source}: listed since {since:%Y-%m-%d %H:%M} UTC; {asked}: {'; '.join(failures.said)}"
     present = stretches(connection, series, state=State.PRESENT)
     return before_listing(series, gaps, min(since, present[0].start) if present else since, proof, now)
+
+
+def _listed_as(connection: Connection, series: Series) -> tuple[str, datetime] | None:
+    """Since when the series' own contract is listed, by its source; None where that is not known."""
+    found = trading_of(connection, [series.instrument]).get(series.instrument)
+    return None if found is None or found.listed_from is None else (found.source, found.listed_from)
 
 
 def _overlap(stretch: Stretch, gap: Stretch) -> Stretch:

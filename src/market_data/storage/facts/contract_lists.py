@@ -93,6 +93,9 @@ def _is_another(contract: Contract, stored: Stored, now: datetime) -> bool:
     before = stored.contract
     if (contract.base, contract.quote, contract.kind) != (before.base, before.quote or contract.quote, before.kind):
         return True
+    if contract.listed_from is not None and contract.listed_from > stored.known_from and not contract.status.ended:
+        # It was in the list before that: this one is not the same, however briefly the name was free.
+        return before.status is not Status.NOT_YET_LISTED and before.listed_from != contract.listed_from
     if contract.status.ended or not before.status.ended:
         return False
     ended = before.listed_to or before.status_since

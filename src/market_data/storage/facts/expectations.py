@@ -93,18 +93,18 @@ def trading(database: Database, instruments: Sequence[Instrument]) -> dict[Instr
 def expected_until(connection: Connection, series: Series, now: datetime) -> datetime:
     """Up to when candles of a series are expected: `now` while its contract trades.
 
-    Of one that ended, up to the end the venue names, else up to its last stored candle; so too while it is halted. Of
-    one that is not listed yet, none.
+    Of one that ended or is halted, up to its last stored candle: the venue's own date of the end has been late. While
+    nothing is stored, up to that date; of one that is not listed yet, none.
     """
     found = trading_of(connection, [series.instrument]).get(series.instrument)
     if found is None or not found.quiet:
         return now
-    if found.status.ended and found.listed_to is not None:
-        return min(now, found.listed_to)
     row = connection.execute(
         f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} ORDER BY timestamp DESC LIMIT 1", series.key
     ).fetchone()
-    return EPOCH if row is None else min(now, row[0] + series.timeframe.duration)
+    if row is not None:
+        return min(now, row[0] + series.timeframe.duration)
+    return min(now, found.listed_to) if found.status.ended and found.listed_to is not None else EPOCH
 
 
 def halts(connection: Connection, series: Series, span: TimeRange) -> list[tuple[TimeRange, str]]:

@@ -206,14 +206,21 @@ def record_status(
     error: str | None,
     age: timedelta | None,
     now: datetime,
+    *,
+    listed: bool = True,
 ) -> None:
     """Bring enrichment_status of the series' instrument up to date after a run.
+
+    What no source lists, and nothing is stored of, is not remembered: most likely it was a typing error.
 
     It is an error while the newest run of one of its timeframes failed: of those tracked, else of all ever enriched.
 
     Args:
         age: since the newest candle of the instrument ended; None when nothing is stored.
+        listed: whether any source lists it, as far as they could be asked.
     """
+    if not listed and age is None:
+        return
     connection.execute(
         _STATUS,
         {
