@@ -34,10 +34,10 @@ class ContractState(Document):
     raw_symbol: Annotated[str, Field(examples=["BTCUSDT"])]
     life: Annotated[int, Field(ge=1, examples=[1])]
     """Counts the contracts that bore this name, from 1."""
-    base: str
+    base: Annotated[str, Field(examples=["BTC"])]
     quote: str | None
     settlement: str | None
-    multiplier: str
+    multiplier: Annotated[str, Field(examples=["1"])]
     expires_on: date | None
     name: str | None
     source: Annotated[str, Field(examples=["binance"])]
@@ -66,8 +66,8 @@ class Instruments(Document):
 class Alias(Document):
     """What a source calls an instrument, and from when until when."""
 
-    provider: str
-    raw_symbol: str
+    provider: Annotated[str, Field(examples=["binance"])]
+    raw_symbol: Annotated[str, Field(examples=["BTCUSDT"])]
     venue: str | None
     valid_from: Time | None
     valid_to: Time | None
@@ -76,10 +76,10 @@ class Alias(Document):
 class ContractEvent(Document):
     """What happened to a contract on a day."""
 
-    symbol: str
-    kind: str
+    symbol: Annotated[str, Field(examples=["BTC/USDT:USDT"])]
+    kind: Annotated[str, Field(examples=["date_corrected"])]
     effective_at: Time
-    source: str
+    source: Annotated[str, Field(examples=["binance"])]
     known_from: Time
     ratio: str | None
     detail: str | None

@@ -70,7 +70,7 @@ def instruments(
 @router.get("/instruments/{symbol}", responses=described(404))
 def instrument(served: Backing, symbol: Symbol, asset_class: AssetClassQuery = None) -> InstrumentEntry:
     """Who an instrument is at every source: contracts with status and since when, names, what happened to them."""
-    names, database = served.app.names, served.database
+    names, database = served.names, served.database
     meant = names.meant(symbol, asset_class)
     if meant is None:
         raise UnknownInstrument(f"No source lists {symbol}.{names.suggestion(symbol)}")

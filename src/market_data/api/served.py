@@ -18,6 +18,7 @@ from market_data.jobs.queue import Jobs
 from market_data.model.errors import UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.monitoring.readings import Observer
+from market_data.pipeline.read.names import Names
 from market_data.pipeline.read.status import Standings
 from market_data.storage.series.reader import Reader
 from market_data.storage.series.windows import Windows
@@ -85,9 +86,13 @@ class Served:
         return self._meant(symbol, asset_class) or Instrument(symbol, asset_class or AssetClass.STOCK)
 
     def _meant(self, symbol: str, asset_class: AssetClass | None) -> Instrument | None:
-        names = self.app.names
-        found = names.meant(symbol, asset_class)
-        return found and names.stored_as(found)
+        found = self.names.meant(symbol, asset_class)
+        return found and self.names.stored_as(found)
+
+    @cached_property
+    def names(self) -> Names:
+        """What finds the instrument that a name means."""
+        return Names(self.database, self.standings, self.app.contracts.preference)
 
     def tracked(self) -> list[Instrument]:
         """The instruments that scheduled work covers."""

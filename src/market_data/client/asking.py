@@ -242,6 +242,6 @@ def _text(moment: Moment | None) -> str | None:
 
 def _part(text: str) -> str:
     """A part of a path, encoded so that it leads nowhere else."""
-    if not is_name(text) or text.strip(".") == "":
+    if not is_name(text) or ".." in text or set(text) & set("?#%\\"):
         raise UsageError(f"{text!r} is no symbol, timeframe or id: no blanks, e.g. BTC, BTC/USDT, BRK.B, 1h")
     return quote(text, safe="")

@@ -103,7 +103,8 @@ def expected_until(connection: Connection, series: Series, now: datetime) -> dat
         f"SELECT timestamp FROM market_data_v2 WHERE {_OF_SERIES} ORDER BY timestamp DESC LIMIT 1", series.key
     ).fetchone()
     if row is not None:
-        return min(now, row[0] + series.timeframe.duration)
+        last: datetime = row[0] + series.timeframe.duration
+        return min(now, last)
     return min(now, found.listed_to) if found.status.ended and found.listed_to is not None else EPOCH
 
 
