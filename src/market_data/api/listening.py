@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -122,10 +122,16 @@ async def serve_from(server: Server, listening: socket.socket, started: Callable
     await serving
 
 
-def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = lambda: None) -> None:
-    """Serve until told to stop by a signal.
+def serve(
+    api: FastAPI,
+    listening: socket.socket,
+    signals: Sequence[signal.Signals],
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until told to stop by one of the signals.
 
     Args:
+        signals: what ends it.
         started: called when requests are taken.
     """
 
@@ -135,7 +141,7 @@ def serve(api: FastAPI, listening: socket.socket, started: Callable[[], None] = 
         def stop() -> None:
             server.should_exit = True
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in signals:
             asyncio.get_running_loop().add_signal_handler(number, stop)
         await serve_from(server, listening, started)
 

@@ -10,6 +10,8 @@ from math import floor, isfinite, log10
 from typing import Any, Final
 from uuid import UUID
 
+from market_data.cli.streams import printable
+
 UNKNOWN: Final = "–"
 FLOAT_DIGITS: Final = 6
 
@@ -34,7 +36,7 @@ def shown(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M}" if value.second == 0 else f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, list | tuple):
         return ", ".join(shown(part) for part in value) or UNKNOWN
-    return str(value.value if isinstance(value, Enum) else value)
+    return printable(str(value.value if isinstance(value, Enum) else value))
 
 
 def column(values: Sequence[Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 from market_data.cli.figures import UNKNOWN, score
 from market_data.cli.output import console, print_rows, say
 from market_data.cli.program import FAILED, PARTLY_DONE, print_error
+from market_data.cli.signals import stopping, unwind_on_signals
 from market_data.model.job import JobState, PartState, Status
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def _work_off(app: App, job_ids: Sequence[UUID], show: Callable[[Sequence[
 
 @contextmanager
 def stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """While the block runs, Ctrl-C and SIGTERM stop the worker at its next commits; a second one ends it at once."""
+    """While the block runs, a signal to end stops the worker at its next commits; a second one ends it at once."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked_at: float | None = None
 
@@ -70,13 +70,15 @@ def stopped_by_signals(worker: Worker) -> Iterator[None]:
         elif task is not None and loop.time() - asked_at > IMPATIENT_SECONDS:
             task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = stopping()
+    for number in numbers:
         loop.add_signal_handler(number, ask)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
+        unwind_on_signals()
 
 
 @contextmanager
@@ -91,10 +93,10 @@ def bars() -> Iterator[Callable[[Sequence[PartState]], None]]:
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:<16}"),
+        TextColumn("{task.description:<16}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

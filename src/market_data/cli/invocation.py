@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from market_data.bootstrap.sources import Sources
     from market_data.config import Settings
     from market_data.storage.server.database import Database
+
+
+@cache
+def _say_once(remark: str) -> None:
+    say(remark)
 
 
 def now() -> datetime:
@@ -54,7 +60,7 @@ class Invocation:
         level = settings.monitoring.log_level if asked_for else "ERROR"
         configure_logs(level, settings.monitoring.log_format, self.command)
         for remark in settings.remarks:
-            say(f"warning: {remark}")
+            _say_once(f"warning: {remark}")
         return settings
 
     @contextmanager

@@ -8,7 +8,10 @@ from typing import TextIO
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from market_data.cli.output import as_json_lines
+from market_data.cli.streams import printable
 
 # Below WARNING these tell every request with its address, and addresses may carry keys.
 CHATTY = ("httpx", "httpcore", "urllib3", "asyncio", "apprise", "oauthlib", "requests_oauthlib")
@@ -23,6 +26,11 @@ class _StandardError(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # an attribute there
         return sys.stderr
+
+
+def _without_controls(_: object, __: str, event: EventDict) -> EventDict:
+    """What others sent, written out so that it does nothing to a terminal."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def configure_logs(level: str, form: str, command: str | None = None) -> None:
@@ -42,7 +50,11 @@ def configure_logs(level: str, form: str, command: str | None = None) -> None:
     ]
     # With rich installed the default shows every local variable: whole frames, for minutes, and secrets.
     plain = structlog.dev.plain_traceback
+    shared.append(_without_controls)
     renderer: Processor = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
+    as_json_lines(wanted=form == "json")
+    # Warnings of libraries are lines like all the others.
+    logging.captureWarnings(form == "json")
     if form == "json":
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()

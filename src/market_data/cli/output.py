@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from market_data.cli.figures import column, jsonable, shown
+from market_data.cli.streams import printable, speaks_unicode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,17 +31,52 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+    # No markup: [ccxt] is a name.
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": False}
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, **plain)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    typer.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False))
+    ascii_only = not speaks_unicode(sys.stdout)
+    typer.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=ascii_only, allow_nan=False))
 
 
-def say(message: str) -> None:
-    """A remark for the person at the terminal, on stderr."""
-    typer.secho(message, err=True, dim=sys.stderr.isatty())
+def say(message: str, level: str = "info") -> None:
+    """A remark for the person at the terminal, on stderr; a line of JSON where logs are."""
+    with suppress(OSError):  # Whoever would read it is gone, and the work is not.
+        if _lines.json:
+            typer.echo(_json_line(message, level), err=True)
+        elif level == "error":
+            typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+            typer.echo(printable(" ".join(message.split())), err=True)
+        else:
+            typer.secho(printable(message), err=True, dim=sys.stderr.isatty())
+
+
+def tell(line: str) -> None:
+    """A line on stdout of what runs for long, which goes on also when nobody reads any more."""
+    with suppress(OSError):
+        typer.echo(_json_line(line, "info") if _lines.json else printable(line))
+
+
+class _Lines:
+    """Whether remarks are lines of JSON, like the logs among which they stand."""
+
+    json = False
+
+
+_lines: Final = _Lines()
+
+
+def as_json_lines(*, wanted: bool) -> None:
+    """From now on, print remarks and errors as JSON, or for people."""
+    _lines.json = wanted
+
+
+def _json_line(message: str, level: str) -> str:
+    moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return json.dumps({"event": message, "level": level, "logger": "market_data", "timestamp": moment})
 
 
 def print_rows(title: str | None, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from typing import Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from market_data.cli import streams
+from market_data.cli.output import say
+from market_data.cli.signals import unwind_on_signals
 from market_data.model.errors import ConfigError, MarketDataError, UsageError
 
 DONE: Final = 0
@@ -29,9 +33,18 @@ class Program(TyperGroup):
         """Runs the command named by `args` and exits: 0 done, 1 failed, 2 wrong usage, 3 partly done."""
         arguments = globals_first(list(sys.argv[1:] if args is None else args))
         extra["standalone_mode"] = False
-        sys.exit(self._run(arguments, *rest, **extra))
+        streams.prepare()
+        unwind_on_signals()
+        code = self._run(arguments, *rest, **extra)
+        if error := streams.finish():
+            print_error(f"the output cannot be written: {error.strerror}")
+            code = code or FAILED
+        sys.exit(code)
 
     def _run(self, arguments: list[str], *rest: Any, **extra: Any) -> int:
+        if any(not _is_text(argument) for argument in arguments):
+            print_error("an argument is no text in this terminal's encoding: set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
+            return WRONG_USAGE
         try:
             outcome = super().main(arguments, *rest, **extra)
         except typer.TyperException as error:
@@ -46,12 +59,21 @@ class Program(TyperGroup):
         except MarketDataError as error:
             print_error(str(error))
             return FAILED
-        except Exception as error:  # the last line of defence: told in one line, in full with --debug
-            if "--debug" in arguments:
-                traceback.print_exc()
-            print_error(f"unexpected {type(error).__name__}: {error}; run it with --debug for the traceback")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EBADF):
+                return self._unexpected(error, arguments)
+            streams.finish()
+            print_error(f"cannot be written: {error.strerror}{f' ({error.filename})' if error.filename else ''}")
             return FAILED
+        except Exception as error:  # the last line of defence: told in one line, in full with --debug
+            return self._unexpected(error, arguments)
         return outcome if isinstance(outcome, int) else DONE
+
+    def _unexpected(self, error: Exception, arguments: Sequence[str]) -> int:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print_error(f"unexpected {type(error).__name__}: {error}; run it with --debug for the traceback")
+        return FAILED
 
 
 def globals_first(arguments: list[str]) -> list[str]:
@@ -78,10 +100,14 @@ def globals_first(arguments: list[str]) -> list[str]:
     return front + others
 
 
+def _is_text(argument: str) -> bool:
+    """Whether no byte of it was left undecoded."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in argument)
+
+
 def print_error(message: str) -> None:
     """One line on stderr, whatever line breaks the message has."""
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(" ".join(message.split()), err=True)
+    say(message, "error")
 
 
 def _with_hint(error: typer.TyperException) -> str:

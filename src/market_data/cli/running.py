@@ -28,14 +28,16 @@ from market_data.cli.following import (
 )
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.memory import share_heaps
-from market_data.cli.output import print_fields, print_json, print_rows, say
+from market_data.cli.output import print_fields, print_json, print_rows, say, tell
 from market_data.cli.serving import beside
+from market_data.cli.signals import stopping
 from market_data.model.errors import MarketDataError, UsageError
 from market_data.model.job import JobState, PartState, Status
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
     from market_data.jobs.worker import Worker
+    from market_data.storage.work.presence import Presence
 
 LOOK_SECONDS: Final = 0.5
 
@@ -47,6 +49,9 @@ def up(
         int | None,
         typer.Option(min=0, max=65535, help="Port of the HTTP interface; 0 takes a free one. [default: 8000]"),
     ] = None,
+    join: Annotated[
+        bool, typer.Option("--join", help="Run beside one that is up on this data: one more worker and interface.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole platform: database, scheduler, worker and HTTP interface in one process, until Ctrl-C.
@@ -54,12 +59,15 @@ def up(
     With --sandbox on recorded and modelled history, without network and keys, in a database of its own.
     """
     share_heaps()
+    from market_data.storage.work.presence import running
+
     invocation: Invocation = context.obj
     if once and invocation.sandbox:
         from market_data.cli.recorded import show_recorded
 
         show_recorded(invocation, as_json=as_json)
         return
+    invocation.settings()  # how remarks are printed is a setting
     say(f"market-data: starting {'the sandbox and ' * invocation.sandbox}the database")
     with invocation.app(asks_providers=True) as app:
         _log_as_service(app)
@@ -72,16 +80,10 @@ def up(
                 summarise(done)
             conclude(done, notes=not as_json)
             return
-        scheduler = app.scheduler()
-        scheduler.start()
-        try:
-            with metrics_of(app), beside(app, port) as address:
-                say(f"serving on {address}/api/v1")
-                _first_jobs(app)
-                _tell_next(scheduler.next_runs(now()))
-                app.run(_serve(app))
-        finally:
-            scheduler.stop()
+        with running(app.database) as presence:
+            if not presence.present and not join:
+                raise _up_already(presence)
+            _keep_up(app, presence, port)
         _farewell(app)
 
 
@@ -122,7 +124,7 @@ def scheduler(
             return
         _log_as_service(app)
         stop = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping():
             signal.signal(number, lambda *_: stop.set())
         with metrics_of(app):
             found.start()
@@ -197,7 +199,7 @@ async def _tell(app: App, _worker: Worker) -> None:
                 continue
             said |= {part.error} if part.error else set()
             if line := _told(part):
-                typer.echo(line)
+                tell(line)
         if busy and not left:
             say("up to date; waiting for what is due next (Ctrl-C ends)")
         busy = bool(left)
@@ -286,6 +288,31 @@ def _job_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise UsageError(f"{text!r} is not the id of a job: see 'market-data jobs'") from None
+
+
+def _keep_up(app: App, presence: Presence, port: int | None) -> None:
+    """Scheduler, worker and interface, until told to stop."""
+    scheduler = app.scheduler()
+    scheduler.start()
+    try:
+        with metrics_of(app), beside(app, port) as address:
+            if presence.present:
+                presence.tell(address, now())
+            say(f"serving on {address}/api/v1")
+            _first_jobs(app)
+            _tell_next(scheduler.next_runs(now()))
+            app.run(_serve(app))
+    finally:
+        scheduler.stop()
+
+
+def _up_already(presence: Presence) -> MarketDataError:
+    """Where the other one is, in one line."""
+    other = presence.other()
+    where = f"{other['address']}, process {other['pid']} on {other['host']}" if other else "it is still starting"
+    return MarketDataError(
+        f"the platform is up on this data already ({where}): use it, end it first, or give --join to run beside it"
+    )
 
 
 def _log_as_service(app: App) -> None:

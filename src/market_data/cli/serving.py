@@ -13,6 +13,7 @@ from market_data.cli.exporting import metrics_of
 from market_data.cli.invocation import Invocation
 from market_data.cli.memory import share_heaps
 from market_data.cli.output import say
+from market_data.cli.signals import stopping
 from market_data.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def serve(
         with bound(address, app.settings.api.port if port is None else port) as listening:
             url = address_of(address, listening)
             with metrics_of(app), serving(app, listens_beyond=not is_loopback(address)) as served:
-                run(create_api(served), listening, lambda: say(f"serving on {url}; stop with Ctrl-C"))
+                run(create_api(served), listening, stopping(), lambda: say(f"serving on {url}; stop with Ctrl-C"))
 
 
 @contextmanager

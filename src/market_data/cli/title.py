@@ -14,7 +14,8 @@ def hide_database_url(arguments: Sequence[str]) -> None:
         return
     from setproctitle import setproctitle
 
-    setproctitle(" ".join(("market-data", *shown(arguments))))
+    title = " ".join(("market-data", *shown(arguments)))
+    setproctitle(title.encode(errors="backslashreplace").decode())
 
 
 def shown(arguments: Sequence[str]) -> list[str]:

@@ -23,7 +23,8 @@ ACCOUNT: Final = "embedded_postgres"
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS, the closing zero included.
 SOCKET_PATH_BYTES: Final = 103
 SOCKET_NAME: Final = ".s.PGSQL.5432"
-
+# Lists of hosts and of folders are parted by commas, and their names quoted.
+_UNFIT: Final = frozenset(",\"'\\\n")
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,22 @@ class ServerAccount:
             )
         return cls(other=(entry.pw_uid, entry.pw_gid))
 
+    def check_named(self) -> None:
+        """PostgreSQL makes a new database only as an account that has a name.
+
+        Raises:
+            MissingPrivilege: saying what to do.
+        """
+        user = os.geteuid() if self.other is None else self.other[0]
+        try:
+            pwd.getpwuid(user)
+        except KeyError:
+            raise MissingPrivilege(
+                f"The user id {user} has no entry in /etc/passwd, without which PostgreSQL makes no database: run this "
+                f"as a user that has one, add one (echo 'market:x:{user}:0::/tmp:/bin/sh' >> /etc/passwd), or set "
+                "DATABASE_URL to a server"
+            ) from None
+
     def spawn_options(self) -> SpawnOptions:
         """What makes subprocess.run start a program under this account."""
         if self.other is None:
@@ -121,12 +138,12 @@ def socket_folder(home: Path) -> Path:
         MissingPrivilege: when somebody else owns the short one.
     """
     beside = home / "run"
-    if len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+    if len(os.fsencode(beside / SOCKET_NAME)) <= SOCKET_PATH_BYTES and _UNFIT.isdisjoint(str(beside)):
         beside.mkdir(mode=0o700, exist_ok=True)
         return beside
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
     short = Path(tempfile.gettempdir()) / f"market-data-{digest}"
-    if len(os.fsencode(short / SOCKET_NAME)) > SOCKET_PATH_BYTES:
+    if len(os.fsencode(short / SOCKET_NAME)) > SOCKET_PATH_BYTES or not _UNFIT.isdisjoint(str(short)):
         short = Path("/tmp") / short.name  # noqa: S108 (private folder, ownership checked below)
     short.mkdir(mode=0o700, exist_ok=True)
     found = short.lstat()

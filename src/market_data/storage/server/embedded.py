@@ -24,6 +24,7 @@ from typing import Final, Self
 from market_data.model.errors import DatabaseUnavailable, DiskFull, SchemaMismatch, StorageError
 from market_data.storage.server.account import ServerAccount, binaries, leave_socket_folder, socket_folder
 from market_data.storage.server.postmaster import Postmaster, explain_failed_start
+from market_data.storage.server.tuning import default_settings
 from market_data.storage.wire.connection import stated, surroundings
 
 ROLE: Final = "market_data"
@@ -37,29 +38,6 @@ WAL_SEGMENT_BYTES: Final = 16 * 1024 * 1024
 POLL_SECONDS: Final = 0.005
 LOG_READ_BYTES: Final = 20_000
 LOG_KEPT_BYTES: Final = 16 * 1024 * 1024
-
-# For a laptop with two cores. No parallel plans: they need /dev/shm, of which containers have 64 MB.
-SETTINGS: Final[Mapping[str, str]] = {
-    "listen_addresses": "''",
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "max_connections": "100",
-    "shared_buffers": "'256MB'",
-    "effective_cache_size": "'1GB'",
-    "work_mem": "'32MB'",
-    "maintenance_work_mem": "'128MB'",
-    "min_wal_size": "'256MB'",
-    "max_wal_size": "'2GB'",
-    "checkpoint_timeout": "'15min'",
-    "random_page_cost": "1.1",
-    "max_parallel_workers_per_gather": "0",
-    "max_parallel_maintenance_workers": "0",
-    "jit": "off",
-    "timezone": "'UTC'",
-    "log_timezone": "'UTC'",
-    "log_checkpoints": "off",
-    "max_locks_per_transaction": "256",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +59,7 @@ class EmbeddedServer:
         self.home = data_dir.expanduser().resolve() / "postgres"
         self.cluster = self.home / "cluster"
         self.log_file = self.home / "log"
-        self._settings = {**SETTINGS, **(settings or {})}
+        self._settings = {**default_settings(), **(settings or {})}
         self._start_seconds = start_seconds
         self._account = ServerAccount.current()
         self._users_lock: int | None = None
@@ -198,7 +176,7 @@ class EmbeddedServer:
         if not version.exists():
             self._init_cluster()
             return
-        found, ours = version.read_text().strip(), binaries().major
+        found, ours = version.read_text(encoding="utf-8").strip(), binaries().major
         if found != ours:
             raise SchemaMismatch(
                 f"The data in {self.cluster} was written by PostgreSQL {found}, this program brings {ours}: "
@@ -207,6 +185,7 @@ class EmbeddedServer:
 
     def _init_cluster(self) -> None:
         """Make the cluster aside and rename it, so that one killed halfway is never mistaken for a whole one."""
+        self._account.check_named()
         for stale in self.home.glob("cluster.new*"):
             shutil.rmtree(stale)
         fresh = self.home / "cluster.new"
@@ -223,7 +202,7 @@ class EmbeddedServer:
     def _run(self, program: str, *arguments: str, feed: str = "") -> None:
         command = [str(binaries().folder / program), *arguments]
         done = subprocess.run(
-            command, input=feed, capture_output=True, text=True, cwd="/", check=False,
+            command, input=feed, capture_output=True, text=True, errors="replace", cwd="/", check=False,
             env=surroundings(""), **self._account.spawn_options(),
         )  # fmt: skip
         # Single-user postgres reports a failed statement on stderr and still ends with 0.
@@ -240,8 +219,9 @@ class EmbeddedServer:
             stale.unlink()
         self._account.give(sockets)
         conf = "".join(f"{name} = {value}\n" for name, value in self._settings.items())
-        (self.cluster / "market_data.conf").write_text("# Written at every start; use ALTER SYSTEM.\n" + conf)
-        (self.cluster / "market_data.conf").chmod(0o644)
+        written = self.cluster / "market_data.conf"
+        written.write_text(f"# Written at every start; use ALTER SYSTEM.\n{conf}", encoding="utf-8")
+        written.chmod(0o644)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_KEPT_BYTES:
             self.log_file.replace(self.home / "log.old")
         server = [

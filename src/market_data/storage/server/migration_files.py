@@ -61,7 +61,7 @@ def _declared_in_files() -> dict[str, set[str]]:
     """
     columns: dict[str, set[str]] = {}
     for _, path in numbered_files():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for table in _TABLE.finditer(text):
             columns[table["name"]] = {column["name"] for column in _COLUMN.finditer(table["body"])}
         for altered in _ALTERED.finditer(text):

@@ -90,8 +90,9 @@ def explain_failed_start(message: str, log_file: Path) -> MarketDataError:
 
 
 def _pid_file_lines(cluster: Path) -> list[str]:
+    pid_file = cluster / "postmaster.pid"
     try:
-        return [line.strip() for line in (cluster / "postmaster.pid").read_text().splitlines()]
+        return [line.strip() for line in pid_file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
     except FileNotFoundError:
         return []
 
@@ -109,7 +110,7 @@ def _exists(pid: int) -> bool:
 def _linux_state(pid: int) -> str | None:
     """The process state letter of /proc (Z: zombie), None where there is no /proc."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
 
