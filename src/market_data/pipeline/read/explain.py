@@ -16,6 +16,7 @@ from market_data.pipeline.write.normalise import as_doubles, with_ends
 from market_data.pipeline.write.observe import join_observations
 from market_data.pipeline.write.ripple import COLUMNS, observed
 from market_data.pipeline.write.shares import cuts_of
+from market_data.pipeline.write.weeks import with_made_weeks
 from market_data.storage.series.reader import Reader
 
 
@@ -29,11 +30,12 @@ def explain(reader: Reader, shelves: Shelves, series: Series, timestamp: datetim
     rows = with_ends(series, reader.candles(series, span, before=shelves.lookback(series)).select(COLUMNS))
     if rows.is_empty() or rows["timestamp"][-1] != timestamp:
         raise UsageError(f"no candle of {series} opens at {timestamp:%Y-%m-%dT%H:%M:%SZ}{_newest(reader, series)}")
+    rows, cuts = with_made_weeks(reader, series, rows, cuts_of(reader, series, rows))
     observations = observed(reader, shelves, series, rows)
     exact = exactly(join_observations(rows, observations))
     seen, place, factors = as_doubles(exact), rows.height - 1, list[Factor]()
     window = window_of(series, seen, observations)
-    for zone in zones(cuts_of(reader, series, rows), micros(rows["end"]), shelves.lookback(series)):
+    for zone in zones(cuts, micros(rows["end"]), shelves.lookback(series)):
         if zone.start <= place < zone.stop:
             window, place = zone.window(window, zone.columns(window, exact)), place - zone.first
             factors = [(begin - zone.first, end - zone.first, ratio) for begin, end, ratio in zone.factors]

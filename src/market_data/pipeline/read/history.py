@@ -14,6 +14,7 @@ from market_data.model.timeframe import TimeRange
 from market_data.pipeline.read.adjust import Adjustment, View, require_asked, view_of
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.ripple import COLUMNS, computed, extent_of
+from market_data.storage.series.present import PRESENT_VALUES
 from market_data.storage.series.reader import Reader
 
 # Rows computed at a time, so that memory is bounded.
@@ -89,6 +90,7 @@ def _as_known(
     adjusted = view.adjustment is not Adjustment.NONE
     derived = computed(reader, shelves, series, rows, as_of=as_of, adjusted=adjusted)
     symbol, asset_class, timeframe = series.key
+    standing = standing.drop(name for name in PRESENT_VALUES if name in derived.columns)
     found = standing.join(derived, on="timestamp", how="left", maintain_order="left").with_columns(
         symbol=pl.lit(symbol),
         asset_class=pl.lit(asset_class),

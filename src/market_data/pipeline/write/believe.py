@@ -108,24 +108,34 @@ def settle(
 
 
 def settle_near(
-    database: Database, shelves: Shelves, instrument: Instrument, span: TimeRange, clock: Callable[[], datetime]
+    database: Database, shelves: Shelves, series: Series, span: TimeRange, clock: Callable[[], datetime]
 ) -> None:
-    """`settle` after prices of a span were written, where they can bear on a split.
+    """`settle` after prices of a span were written, where they can bear on a split; days also on the week it is in.
 
     Args:
         database: where they are committed.
         shelves: what looks back over splits.
-        instrument: whose prices.
+        series: whose prices.
         span: open times of what was written.
         clock: when it is.
     """
+    instrument = series.instrument
     if instrument.asset_class is AssetClass.CRYPTO:
         return
     around = TimeRange(span.start - REACH, span.end + REACH)
-    if newest_versions(database, SPLITS, instrument, around).is_empty():
+    claimed = newest_versions(database, SPLITS, instrument, around)
+    if claimed.is_empty():
         return
     reader = Reader(database)
-    database.retrying_transaction(lambda connection: settle(connection, reader, shelves, instrument, clock()))
+
+    def transaction(connection: Connection) -> None:
+        settle(connection, reader, shelves, instrument, clock())
+        if series.timeframe is Timeframe.D1:
+            near = {claim + timedelta(days=apart) for claim in claimed[SPLITS.time].unique() for apart in (-7, 0, 7)}
+            weeks = {Timeframe.W1: shelves.lookback(Series(instrument, Timeframe.W1))}
+            note_due_after(connection, instrument, near, weeks, "days of a week with a split changed", clock())
+
+    database.retrying_transaction(transaction)
 
 
 def _content(splits: list[Split]) -> list[tuple[object, ...]]:

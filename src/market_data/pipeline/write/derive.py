@@ -111,7 +111,7 @@ def derive(
     Args:
         series: whose rows they are.
         rows: consecutive stored candles in order: CANDLES' columns, `end`, `data_age_seconds`, `contract_id`,
-            `disagrees`.
+            `disagrees`; of weeks `mixed`, where it is known.
         observations: own-clock values by dataset, reaching back as far as `Shelves.history` says.
         shelves: what to compute and check.
         cuts: where the series goes on in other shares or as another contract.
@@ -125,6 +125,9 @@ def derive(
     applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
     window = window_of(series, seen, observations)
     values = evaluate_in_own_shares(shelves.features, window, cuts, joined)
+    if "mixed" in rows.columns and rows["mixed"].any():
+        # Of a candle in two kinds of shares nothing can be computed.
+        values = values.select(pl.when(~rows["mixed"]).then(pl.col(name)).alias(name) for name in values.columns)
     notes = _broken(series, seen, shelves)
     for zone in zones(cuts, window.ends, shelves.lookback(series)) if cuts else ():
         notes = zone.put(notes, _broken(series, zone.frame(seen, zone.columns(window, joined)), shelves))

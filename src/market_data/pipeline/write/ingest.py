@@ -122,7 +122,7 @@ def ingest(
     try:
         stored = writing(database, transaction)
         if accepted.height:
-            settle_near(database, shelves, batch.series.instrument, extent_of(accepted["timestamp"]), clock)
+            settle_near(database, shelves, batch.series, extent_of(accepted["timestamp"]), clock)
         return stored
     except MarketDataError:
         raise

@@ -21,6 +21,8 @@ from market_data.pipeline.write.derive import Shelves, derive
 from market_data.pipeline.write.normalise import with_ends
 from market_data.pipeline.write.observe import OBSERVED_SPANS
 from market_data.pipeline.write.shares import changes_of_contract, cuts_of
+from market_data.pipeline.write.weeks import has_weeks, with_made_weeks
+from market_data.storage.series.present import PRESENT_VALUES
 from market_data.storage.series.reader import Reader
 
 # Reading this many rows costs about as much as the statements of one more cluster.
@@ -116,8 +118,12 @@ def computed(
     if disputed is not None:
         disagrees = pl.concat([disagrees, disputed])
     rows = rows.with_columns(disagrees=pl.col("timestamp").is_in(disagrees.implode()))
-    cuts = changes_of_contract(rows) if adjusted else cuts_of(reader, series, rows, as_of)
-    return derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves, cuts)
+    if adjusted or not has_weeks(series):
+        cuts = changes_of_contract(rows) if adjusted else cuts_of(reader, series, rows, as_of)
+        return derive(series, rows, observed(reader, shelves, series, rows, as_of), shelves, cuts)
+    rows, cuts = with_made_weeks(reader, series, rows, cuts_of(reader, series, rows, as_of), as_of)
+    # A week's own values may follow from its days.
+    return derive(series, rows, {}, shelves, cuts).hstack(rows.select(PRESENT_VALUES))
 
 
 def clusters(touched: pl.Series, series: Series, lookback: int) -> list[pl.Series]:

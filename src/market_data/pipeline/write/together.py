@@ -40,6 +40,7 @@ from market_data.pipeline.write.ingest import (
 from market_data.pipeline.write.normalise import with_ends
 from market_data.pipeline.write.ripple import COLUMNS, extent_of, histories
 from market_data.pipeline.write.shares import changes_of_contract, cuts_at
+from market_data.pipeline.write.weeks import has_weeks
 from market_data.storage.facts.actions import split_from_row
 from market_data.storage.facts.contracts import ALWAYS, Since
 from market_data.storage.series.edge import Edge, Want, lock_together, read_edge
@@ -142,8 +143,8 @@ class _Together:
                 prepare_partitions(self.database, extent_of(checked.accepted["timestamp"]))
         outcomes, near = writing(self.database, self._write)
         for place in near:
-            instrument, rows = self.offers[place].batch.series.instrument, self.checked[place].accepted
-            settle_near(self.database, self.shelves, instrument, extent_of(rows["timestamp"]), self.clock)
+            series, rows = self.offers[place].batch.series, self.checked[place].accepted
+            settle_near(self.database, self.shelves, series, extent_of(rows["timestamp"]), self.clock)
         return list(outcomes)
 
     def _write(self, connection: Connection) -> tuple[list[Outcome], list[int]]:
@@ -191,11 +192,14 @@ class _Together:
         same = judged.height - judged.filter(pl.col("verdict") == Verdict.UNCHANGED).height
         if new.height < same or (new.height and state["newest"] is not None and new["timestamp"][0] <= state["newest"]):
             return None
+        cuts = cuts_at(_splits(beliefs))
+        if has_weeks(batch.series) and cuts:
+            return None  # made of days, where a split falls within it
         now = self.clock() if state["moment"] is None else max(self.clock(), state["moment"] + MICROSECOND)
         origin = Origin(
             source=batch.source, fetched_at=batch.fetched_at, now=now, run_id=purpose.run_id, actor=purpose.actor
         )
-        derived = self._derived(edge, place, before, new, cuts_at(_splits(beliefs)))
+        derived = self._derived(edge, place, before, new, cuts)
         return _Closing(place, judged, new, derived, origin, time.perf_counter() - started)
 
     def _derived(

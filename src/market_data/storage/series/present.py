@@ -27,7 +27,7 @@ from market_data.storage.wire.copy_out import copy_out
 from market_data.storage.wire.gathered import Writes
 
 # The columns of a candle that the present shows as its source gave them.
-_PRESENT_VALUES: Final = (
+PRESENT_VALUES: Final = (
     *("open", "high", "low", "close", "volume"),
     *("quote_volume", "vwap", "trade_count", "taker_buy_volume"),
 )
@@ -155,7 +155,9 @@ def append(connection: Connection, facts: pl.DataFrame, present: pl.DataFrame) -
 
 def _present_rows(series: Series, rows: pl.DataFrame, derived: pl.DataFrame, origin: Origin) -> pl.DataFrame:
     # The fact's own score stays with the fact: the present's is derived.
-    values = rows.select("timestamp", "data_age_seconds", "contract_id", *_PRESENT_VALUES)
+    values = rows.select("timestamp", "data_age_seconds", "contract_id", *PRESENT_VALUES)
+    # What is derived stands before what was said: a week within which a split falls is made of its days.
+    values = values.drop(name for name in PRESENT_VALUES if name in derived.columns)
     return values.join(derived, on="timestamp", how="left", maintain_order="left").select(
         *_identity(series),
         pl.exclude("data_age_seconds"),
