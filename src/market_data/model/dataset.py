@@ -247,6 +247,7 @@ OPTIONS: Final = Dataset(
 )  # fmt: skip
 NEWS: Final = Dataset(
     "news", records.NewsItem, ("news_id",), time="published_at", names="symbols",
+    lasting=frozenset({"sentiment"}),
     about="News published in [start, end) that name the symbol, per source; the newest version of each.",
     backfill=Backfill(
         name="news", days=30, chunk=timedelta(days=10), asset_classes=EVERYTHING, recent=timedelta(days=2)

@@ -242,7 +242,7 @@ class NewsItem(Record):
     """Canonical symbols the source names."""
     keywords: tuple[str, ...] = ()
     sentiment: Literal["positive", "neutral", "negative"] | None = None
-    """As the source judged it for the instrument asked about."""
+    """As the source judged it for the instruments it names, where it judged them alike."""
 
 
 class ListedInstrument(Record):

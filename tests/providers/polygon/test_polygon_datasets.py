@@ -311,6 +311,19 @@ def test_recorded_news() -> None:
     assert parse_news(mocks, "NFLX").frame["title"].to_list() == [row["title"] for row in mocks]
 
 
+def test_an_article_has_one_sentiment_or_none_whoever_asks() -> None:
+    """It is one row of all the instruments it names: fetched for each in turn, it must not change each time."""
+
+    def judged(asked: str, **words: str) -> list[str | None]:
+        insights = [{"ticker": name, "sentiment": word} for name, word in words.items()]
+        article = {"id": "1", "title": "t", "published_utc": "2026-02-01T00:00:00Z", "insights": insights}
+        return parse_news([article], asked).frame["sentiment"].to_list()
+
+    assert judged("KO", KO="positive", PEP="positive") == judged("PEP", KO="positive", PEP="positive") == ["positive"]
+    assert judged("KO", KO="positive", PEP="negative") == judged("PEP", KO="positive", PEP="negative") == [None]
+    assert judged("KO", PEP="negative") == judged("KO") == [None]
+
+
 def test_news_name_instruments_by_our_symbols() -> None:
     article = {"id": "1", "title": "t", "published_utc": "2026-02-01T00:00:00Z", "tickers": ["X:BTCUSD", "BRK.B", "KO"]}
     assert parse_news([article], "X:BTCUSD").frame["symbols"].to_list() == [["BTC", "BRK.B", "KO"]]

@@ -149,7 +149,7 @@ def _quarter(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def parse_news(results: list[Any], raw_symbol: str) -> Rows:
-    """Articles in their schema; the sentiment is the one towards `raw_symbol`.
+    """Articles in their schema; the sentiment is the one towards `raw_symbol` where no other is judged differently.
 
     Raises:
         MalformedPayload: when not one row is an article.
@@ -246,5 +246,8 @@ def _in_percent(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sentiment(insights: list[Any], raw_symbol: str) -> str | None:
-    found = [insight.get("sentiment") for insight in insights if insight.get("ticker") == raw_symbol]
-    return next((word for word in found if word in ("positive", "neutral", "negative")), None)
+    # An article is one row whoever asks for it: what is judged differently of several has no one word.
+    told = {insight.get("ticker"): insight.get("sentiment") for insight in insights}
+    (word, *others) = set(told.values()) or {None}
+    alike = not others and word in ("positive", "neutral", "negative")
+    return word if alike and raw_symbol in told else None
