@@ -37,6 +37,7 @@ def _fill_by_the_program(app: App) -> None:
     from market_data.model.timeframe import Timeframe, TimeRange
     from market_data.pipeline.write.ingest import Batch, Purpose, ingest
     from market_data.storage.work import audit
+    from market_data.storage.work.runs import start_run
 
     series = Series(Instrument("BTC", AssetClass.CRYPTO), Timeframe.M1)
     random = np.random.default_rng(7)
@@ -58,7 +59,7 @@ def _fill_by_the_program(app: App) -> None:
 
     run = uuid4()
     with app.database.transaction() as connection:
-        audit.start_run(connection, run, "enrich", series, NOW)
+        start_run(connection, run, "enrich", series.instrument, NOW, timeframe=series.timeframe)
     for number in range(0, ROWS, 20_000):
         part = frame[number : number + 20_000]
         span = TimeRange(start + timedelta(minutes=number), start + timedelta(minutes=number + part.height))

@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from market_data.bootstrap.shelves import declared_features
 from market_data.storage.server import migrate
 from market_data.storage.server.database import Database
 from market_data.storage.server.embedded import EmbeddedServer
+from market_data.storage.work.owner import Owner
 
+sys.path.insert(0, str(Path(__file__).parent))
 TEMPLATE = "migrated_template"
 SERVERS = "MARKET_DATA_TEST_SERVERS"
 # Only speed: a test that is about durability opens a server of its own.
@@ -99,6 +102,22 @@ def database(database_url: str) -> Iterator[Database]:
     """An open, fresh, migrated database."""
     with Database.open(database_url, None) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def owners_resign(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No owner outlives its test: its thread would look for a database that is gone."""
+    opened: list[Owner] = []
+    connect = Owner._connect
+
+    def remembered(owner: Owner) -> None:
+        opened.append(owner)
+        connect(owner)
+
+    monkeypatch.setattr(Owner, "_connect", remembered)
+    yield
+    for owner in opened:
+        owner.close()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from market_data.cli.invocation import Invocation
 from market_data.model.errors import MarketDataError, UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.enrich import Progress, SeriesReport
+from market_data.pipeline.fetch.candles import Progress, SeriesReport
 from market_data.pipeline.write.derive import Shelves
 from market_data.storage.series.present import Counts
 
@@ -76,6 +76,7 @@ class Enricher:
         start: datetime | None,
         end: datetime | None,
         progress: Callable[[Progress], None],
+        stop: asyncio.Event,
     ) -> list[SeriesReport]:
         self.asked.append((instruments, timeframes, start, end))
         reports = []
@@ -101,7 +102,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return Instrument(symbol, known.get(symbol, AssetClass.STOCK)), symbol in known
 
     parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
-    parts.shelves, parts.standings = Shelves((), ()), SimpleNamespace(meant=meant)
+    parts.shelves, parts.standings = Shelves((), ()), SimpleNamespace(meant=meant, stored=meant)
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:

@@ -15,7 +15,7 @@ from market_data.config import load_settings
 from market_data.model.errors import MarketDataError
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.fetch.enrich import SeriesReport
+from market_data.pipeline.fetch.candles import SeriesReport
 from market_data.sandbox import Sandbox
 from market_data.storage.series.present import Counts
 

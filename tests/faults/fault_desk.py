@@ -23,7 +23,7 @@ from market_data.config import load_settings
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
-from market_data.pipeline.fetch.enrich import SeriesReport
+from market_data.pipeline.fetch.candles import SeriesReport
 from market_data.transport.http import Http
 from market_data.transport.ledger import LocalLedger
 

@@ -50,7 +50,7 @@ def planted(url: str) -> bytes:
 
 async def against(app: App, source: str) -> Reconciliation:
     series = Series(COIN, Timeframe.H1)
-    return await reconcile(app.database, app.providers["binance"], source, series, SPAN, NOW)
+    return await reconcile(app.sources, app.providers["binance"], source, series, SPAN)
 
 
 async def test_one_planted_difference_is_found_and_recorded(database_url: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from history_desk import START, Desk, content
 from polars.testing import assert_frame_equal
 
+from asking_sources import asking
 from market_data.model.contract import Listing
 from market_data.model.dataset import (
     FUNDING_RATES,
@@ -26,7 +27,7 @@ from market_data.model.dataset import (
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.write.recompute import Recomputation
 
 CANDLES = 80
@@ -108,7 +109,7 @@ def said(dataset: Dataset, rng: random.Random) -> pl.DataFrame:
 
 def tell(desk: Desk, dataset: Dataset, frame: pl.DataFrame) -> None:
     """Collect values and renew what follows from them, as the hourly run does."""
-    collector = Collector(desk.database, {AssetClass.CRYPTO: [Telling(frame)]}, desk.shelves, lambda: desk.now)
+    collector = Collector(asking(desk.database, {AssetClass.CRYPTO: [Telling(frame)]}, lambda: desk.now), desk.shelves)
     span = TimeRange(START - timedelta(days=60), desk.now)
     collected = asyncio.run(collector.collect(dataset, desk.series.instrument, span))
     assert collected.error is None

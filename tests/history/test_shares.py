@@ -17,13 +17,14 @@ import pytest
 from history_desk import Desk, content
 from polars.testing import assert_frame_equal
 
+from asking_sources import asking
 from market_data.model.contract import Listing
 from market_data.model.dataset import SPLITS, UTC_MICROS, Dataset
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.read.explain import explain
 from market_data.pipeline.write.recompute import Recomputation
 from market_data.storage.server.database import Database
@@ -64,9 +65,8 @@ def tell(desk: Desk, splits: dict[date, tuple[str, str]]) -> int:
     rows = [
         {"execution_date": day, "split_from": Decimal(of), "split_to": Decimal(to)} for day, (of, to) in splits.items()
     ]
-    collector = Collector(
-        desk.database, {AssetClass.STOCK: [Telling(pl.DataFrame(rows))]}, desk.shelves, lambda: desk.now
-    )
+    sources = asking(desk.database, {AssetClass.STOCK: [Telling(pl.DataFrame(rows))]}, lambda: desk.now)
+    collector = Collector(sources, desk.shelves)
     collected = asyncio.run(collector.collect(SPLITS, ACME, TimeRange(FIRST, LAST)))
     assert collected.error is None
     return renew(desk)

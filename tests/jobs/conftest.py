@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from market_data.bootstrap import App, open_app
 from market_data.config import load_settings
 from market_data.sandbox import Sandbox
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 FAST = {

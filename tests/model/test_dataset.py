@@ -1,5 +1,6 @@
 """Datasets: schemas that come from the records, conversion that is exact or refused, instruments and errors."""
 
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -118,8 +119,33 @@ def test_a_series_is_an_instrument_and_a_timeframe() -> None:
 def test_the_error_tree_is_the_one_drawn() -> None:
     drawn = [line for line in (errors.__doc__ or "").splitlines() if "──" in line]
     names = [line.split("──")[-1].split()[0] for line in drawn]
-    declared = [name for name, kind in vars(errors).items() if isinstance(kind, type) and name != "MarketDataError"]
+    found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    kinds = {name: kind for name, kind in found.items() if issubclass(kind, Exception) and name != "MarketDataError"}
+    declared = list(kinds)
     assert names == declared
     assert not issubclass(errors.PermanentError, errors.TransientError)
     assert issubclass(errors.RateLimited, errors.TransientError)
     assert errors.RateLimited("slow down", retry_after=2.5).retry_after == 2.5
+
+
+def test_every_error_says_where_it_lies_and_whether_to_try_again_as_drawn() -> None:
+    lies: dict[str, errors.Where] = {"user": errors.Where.USER, "ours": errors.Where.OURS,
+                                     "source": errors.Where.SOURCE, "storage": errors.Where.STORAGE}  # fmt: skip
+    for line in (errors.__doc__ or "").splitlines():
+        name, _, told = line.partition("──")[2].strip().partition(" ")
+        owner = re.match(r"the (\w+)'s:|(\w+)'s:|(ours):", told.strip())
+        if owner:
+            kind = getattr(errors, name)
+            assert kind.where is lies[next(filter(None, owner.groups()))], name
+            assert kind.again is issubclass(kind, errors.TransientError), name
+
+
+def test_what_nobody_expected_is_ours_and_told_without_what_could_harm_a_terminal() -> None:
+    class PanicException(BaseException):
+        pass
+
+    found = errors.unexpected(PanicException("over\x1b[31m\ud800\x00 and\nout" + "!" * 5000))
+    assert (found.where, found.again) == (errors.Where.OURS, False)
+    assert str(found).startswith("unexpected PanicException: over\ufffd[31m\ufffd\ufffd and out!!!")
+    assert len(str(found)) < 400
+    assert str(errors.MalformedPayload("sent \x07\x9b")) == "sent \ufffd\ufffd"

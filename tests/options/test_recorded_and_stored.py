@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from asking_sources import asking
 from market_data.bootstrap.shelves import open_shelves
 from market_data.cli.app import app
 from market_data.model.contract import Listing
@@ -24,7 +25,7 @@ from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.options import Contracts, greeks, price
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.write.chain import latest_chain
 from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
@@ -111,7 +112,7 @@ async def fill(database: Database, *, rate: float | None = 0.04) -> Counts:
     dividend = {"ex_date": date(2026, 9, 15), "amount": Decimal("0.53"), "currency": "USD", "dividend_type": "cash"}
     source = Chains({"options": [FIRST, SECOND], "dividends": [[dividend]]})
     later = NOW + timedelta(minutes=1)
-    collector = Collector(database, {AssetClass.STOCK: [source]}, open_shelves(), lambda: later, rate)
+    collector = Collector(asking(database, {AssetClass.STOCK: [source]}, lambda: later), open_shelves(), rate)
     await collector.collect(DIVIDENDS, KO, TimeRange(NOW - timedelta(days=365), later))
     collected = await collector.collect(OPTIONS, KO, TimeRange(NOW - timedelta(days=1), later))
     assert collected.error is None

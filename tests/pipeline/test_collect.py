@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from asking_sources import asking
 from market_data.bootstrap.shelves import open_shelves
 from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES, FUNDING_RATES, OPEN_INTEREST, Dataset
@@ -18,7 +19,7 @@ from market_data.model.errors import MalformedPayload, ProviderUnavailable, Unkn
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.write.ingest import Batch, Purpose, ingest
 from market_data.pipeline.write.recompute import Recomputation
 from market_data.storage.series.due import all_due
@@ -115,7 +116,7 @@ def store(database: Database, frame: pl.DataFrame) -> None:
 
 
 def collector(database: Database, *providers: Provider, clock: Callable[[], datetime] = now) -> Collector:
-    return Collector(database, {AssetClass.CRYPTO: providers}, SHELVES, clock)
+    return Collector(asking(database, {AssetClass.CRYPTO: providers}, clock), SHELVES)
 
 
 SPAN = TimeRange(START - timedelta(days=30), NOW)

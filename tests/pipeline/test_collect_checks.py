@@ -9,6 +9,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
+from asking_sources import asking
 from market_data.bootstrap.shelves import open_shelves
 from market_data.model.contract import Listing
 from market_data.model.dataset import DIVIDENDS, NEWS, OPTIONS, SPLITS, Dataset
@@ -16,7 +17,7 @@ from market_data.model.errors import UnsupportedRequest
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.facts import Collector
 from market_data.storage.facts.reads import newest_versions
 from market_data.storage.series.present import Counts
 from market_data.storage.server.database import Database
@@ -56,7 +57,7 @@ class Fixed(Provider):
 
 
 async def collect(database: Database, dataset: Dataset, rows: list[dict[str, object]]) -> Counts:
-    collector = Collector(database, {AssetClass.STOCK: [Fixed(dataset, rows)]}, SHELVES, lambda: NOW)
+    collector = Collector(asking(database, {AssetClass.STOCK: [Fixed(dataset, rows)]}, lambda: NOW), SHELVES)
     collected = await collector.collect(dataset, KO, SPAN)
     assert collected.error is None
     return collected.counts

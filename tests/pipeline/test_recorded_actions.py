@@ -14,12 +14,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from asking_sources import asking
 from market_data.bootstrap.shelves import open_shelves
 from market_data.model.dataset import DIVIDENDS, SPLITS
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.collect import Collector
-from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.fetch.candles import Enricher
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.read.adjust import Adjustment
 from market_data.pipeline.read.history import enriched
 from market_data.providers.polygon.companies import parse_dividends, parse_splits
@@ -92,11 +93,11 @@ def stored(database: Database, chart: Replay) -> Series:
     series = Series(Instrument(chart.symbol, AssetClass.STOCK), Timeframe.D1)
 
     async def fill() -> None:
-        enricher = Enricher(database, providers, SHELVES, lambda: NOW, 50_000)
+        enricher = Enricher(asking(database, providers, lambda: NOW, batch_rows=50_000), SHELVES)
         (report,) = await enricher.enrich([series.instrument], [Timeframe.D1], chart.span.start, chart.span.end)
         assert report.error is None, report
         for dataset in (DIVIDENDS, SPLITS):
-            collected = await Collector(database, providers, SHELVES, lambda: NOW).collect(
+            collected = await Collector(asking(database, providers, lambda: NOW), SHELVES).collect(
                 dataset, series.instrument, chart.span
             )
             assert collected.error is None, collected

@@ -15,12 +15,13 @@ import httpx
 import polars as pl
 import pytest
 
+from asking_sources import asking
 from market_data.bootstrap import open_shelves
 from market_data.model.bars import Cut
 from market_data.model.dataset import CANDLES, TRADES
 from market_data.model.instrument import AssetClass, Instrument
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.fetch.collect import Collected, Collector
+from market_data.pipeline.fetch.facts import Collected, Collector
 from market_data.pipeline.read.bars import bars
 from market_data.providers.binance import Binance, BinanceSettings
 from market_data.storage.facts.ticks import missing_numbers
@@ -90,7 +91,7 @@ async def collect(database: Database, spot: Spot, *, archive: bool, span: TimeRa
     settings = BinanceSettings(requests_per_minute=10**6, max_retries=0, use_archive=archive)
     binance = Binance(settings, Http("binance", settings, sender=HttpxSender(httpx.MockTransport(spot))))
     now = datetime(2019, 11, 1, tzinfo=UTC)
-    collector = Collector(database, {AssetClass.CRYPTO: [binance]}, open_shelves(), lambda: now)
+    collector = Collector(asking(database, {AssetClass.CRYPTO: [binance]}, lambda: now), open_shelves())
     return await collector.collect(TRADES, XRP, span)
 
 

@@ -161,7 +161,9 @@ class Job(Document):
     started_at: Time | None
     finished_at: Time | None
     success: bool | None
-    """Null until it is over."""
+    """Whether all parts went well; null until it is over."""
+    outcome: Annotated[Literal["success", "partial", "failed"] | None, Field(examples=["success"])]
+    """`partial` where some parts failed, rows were refused or candles are missing; null until it is over."""
     results: list[JobPart]
     errors: Annotated[list[str], Field(examples=[["binance: no answer within 30 s"]])]
 

@@ -13,10 +13,7 @@ from market_data.api.problems import Problem
 from market_data.api.served import Served
 from market_data.model.dataset import UTC_MICROS
 from market_data.model.job import JobState, PartState, Status
-from market_data.storage.work.job_reads import read_jobs
-
-_UNFINISHED = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ('queued', 'in_progress'))"
-_HAS = "EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status = '{}')"
+from market_data.storage.work.job_reads import OVER, WENT_WELL, WITH_STATUS, read_jobs
 
 
 def job_document(job: JobState) -> Job:
@@ -34,7 +31,8 @@ def job_document(job: JobState) -> Job:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
-        success=job.status is Status.COMPLETED if job.status.final else None,
+        success=all(part.status is Status.COMPLETED for part in job.parts) if job.status.final else None,
+        outcome=None if job.outcome is None else job.outcome.value,
         results=[_part(part) for part in job.parts],
         errors=job.errors,
     )
@@ -73,15 +71,14 @@ def job_page(
     """A page of jobs, newest first: of one status, with one symbol, or that are over and went well or did not."""
     where, parameters = list[str](), list[Any]()
     if status is not None:
-        where.append(_STATUS_CONDITIONS[status])
+        where.append(WITH_STATUS[status])
     if over:
-        where.append(f"NOT {_UNFINISHED}")
+        where.append(OVER)
     if symbol is not None:
         where.append("EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.symbol = %s)")
         parameters.append(symbol)
     if success is not None:
-        bad = f"({_HAS.format('failed')} OR {_HAS.format('cancelled')})"
-        where.append(f"NOT {bad}" if success else bad)
+        where.append(WENT_WELL if success else f"NOT {WENT_WELL}")
     if cursor is not None:
         at, number = decoded(cursor, (UTC_MICROS, pl.String()))
         where.append("(created_at < %s OR (created_at = %s AND id > %s))")
@@ -94,18 +91,6 @@ def job_page(
         next=encoded([shown[-1].created_at, str(shown[-1].job_id)]) if more else None,
         jobs=[job_document(job) for job in shown],
     )
-
-
-# The status of a job is that of its parts together: see `JobState.status`.
-_STATUS_CONDITIONS = {
-    Status.QUEUED: f"NOT EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status <> 'queued') "
-    f"AND {_HAS.format('queued')}",
-    Status.IN_PROGRESS: f"{_UNFINISHED} AND EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id "
-    "AND p.status <> 'queued')",
-    Status.COMPLETED: "NOT EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status <> 'completed')",
-    Status.FAILED: f"NOT {_UNFINISHED} AND {_HAS.format('failed')}",
-    Status.CANCELLED: f"NOT {_UNFINISHED} AND NOT {_HAS.format('failed')} AND {_HAS.format('cancelled')}",
-}
 
 
 def _uuid(text: str) -> UUID:

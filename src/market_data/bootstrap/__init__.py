@@ -17,9 +17,10 @@ from market_data.model.provider import Provider
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
-from market_data.pipeline.fetch.collect import Collector
+from market_data.pipeline.fetch.asking import Sources
+from market_data.pipeline.fetch.candles import Enricher
 from market_data.pipeline.fetch.contracts import Contracts, tied
-from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.fetch.facts import Collector
 from market_data.pipeline.fetch.heal import Healer
 from market_data.pipeline.fetch.listings import Listings
 from market_data.pipeline.own_features import violations
@@ -33,6 +34,7 @@ from market_data.storage.server.clock import SystemClock
 from market_data.storage.server.database import Database
 from market_data.storage.server.migrate import upgrade
 from market_data.storage.work.channels import SharedLedger, channel_standings
+from market_data.storage.work.owner import open_owner
 from market_data.storage.work.state import keep_apart
 from market_data.storage.work.summaries import Summaries
 from market_data.storage.work.tracked import Tracked, tracked
@@ -85,6 +87,7 @@ class App:
     reader: Reader
     providers: Mapping[str, Provider]
     shelves: Shelves
+    sources: Sources
     enricher: Enricher
     clock: Callable[[], datetime]
     connections: Sequence[Http]
@@ -127,7 +130,7 @@ class App:
         """
         from market_data.jobs.schedule import Agenda, Beside, Scheduler
 
-        agenda = Agenda(self.database, self.enricher.providers, self.tracked)
+        agenda = Agenda(self.database, self.sources.providers, self.tracked)
         looking = Beside(self.watch().look, self.settings.monitoring.watch_seconds)
         return Scheduler(self.jobs, agenda, timetable(self.settings), [looking])
 
@@ -211,27 +214,21 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         declare(database, [each for each in shelves.features if each.name in shelves.own], violations, clock())
         keep_apart(database, sandbox=settings.database.sandbox, now=clock())
         contracts = Contracts(database, by_priority(settings, providers), preference_of(settings), clock)
-        enricher = Enricher(
-            database=database,
-            providers=tied(contracts),
-            shelves=shelves,
-            clock=clock,
-            batch_rows=settings.pipelines.batch_size,
-            concurrency=settings.pipelines.max_concurrent_symbols,
-        )
+        sources = open_sources(settings, database, contracts, clock)
         app = App(
             settings=settings,
             database=database,
             reader=Reader(database),
             providers=providers,
             shelves=shelves,
-            enricher=enricher,
+            sources=sources,
+            enricher=Enricher(sources, shelves, settings.pipelines.max_concurrent_symbols),
             clock=clock,
             connections=tuple(connections),
             ledger=ledger,
             loop=loop,
             standings=Standings(database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of)),
-            collector=Collector(database, enricher.providers, shelves, clock, settings.pipelines.interest_rate),
+            collector=Collector(sources, shelves, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
             contracts=contracts,
         )
@@ -241,6 +238,20 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             # Whoever brought an event loop of their own closes the connections in it.
             if loop.used:
                 app.run(app.disconnect())
+            sources.owner.close()
+
+
+def open_sources(
+    settings: Settings, database: Database, contracts: Contracts, clock: Callable[[], datetime]
+) -> Sources:
+    """What asks the sources; what others left under way without a living owner is closed first."""
+    return Sources(
+        database=database,
+        providers=tied(contracts),
+        clock=clock,
+        owner=open_owner(database, clock, settings.jobs.heartbeat_seconds, settings.jobs.stalled_seconds),
+        batch_rows=settings.pipelines.batch_size,
+    )
 
 
 def preference_of(settings: Settings) -> Preference:
@@ -252,16 +263,16 @@ def open_workshop(app: App) -> Workshop:
     """What a worker works with."""
     from market_data.jobs.tasks import Workshop
 
-    settings = app.settings
+    settings, sources = app.settings, app.sources
     return Workshop(
         database=app.database,
         enricher=app.enricher,
         collector=app.collector,
         recomputation=app.recomputation,
-        healer=Healer(app.database, app.enricher.providers, app.shelves, app.clock),
-        listings=Listings(app.database, app.enricher.providers, app.clock),
+        healer=Healer(sources, app.shelves),
+        listings=Listings(app.database, sources.providers, app.clock),
         tracked=lambda: [one.instrument for one in app.tracked()],
-        providers=app.enricher.providers,
+        sources=sources,
         clock=app.clock,
         retention=settings.database.retention.ages,
         archive=settings.database.folder / "archive",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,18 +20,22 @@ from market_data.cli.arguments import (
     parse_range,
     parse_timeframes,
 )
+from market_data.cli.ending import end_as, say_incomplete
 from market_data.cli.figures import score, seconds
+from market_data.cli.following import stopped_by_signals
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, print_rows, say
-from market_data.cli.program import FAILED, PARTLY_DONE, print_error
+from market_data.cli.program import print_error
 from market_data.cli.progress import series_bars
 from market_data.cli.trading import trading_notes
+from market_data.model.errors import Stopped
 from market_data.model.instrument import Instrument
+from market_data.model.job import outcome_of
 from market_data.model.timeframe import Timeframe
 
 if TYPE_CHECKING:
     from market_data.bootstrap import App
-    from market_data.pipeline.fetch.enrich import SeriesReport
+    from market_data.pipeline.fetch.candles import SeriesReport
 
 
 def enrich(
@@ -77,9 +82,14 @@ def run(
     start: datetime | None,
     end: datetime | None,
 ) -> list[SeriesReport]:
-    """Enriches with a progress bar per series; one report per series."""
-    with series_bars() as step:
-        return app.run(app.enricher.enrich(instruments, timeframes, start, end, step))
+    """Enriches with a progress bar per series, until Ctrl-C; one report per series."""
+
+    async def enriched() -> list[SeriesReport]:
+        stop = asyncio.Event()
+        with series_bars() as step, stopped_by_signals(stop.set, "what is committed is kept"):
+            return await app.enricher.enrich(instruments, timeframes, start, end, step, stop=stop)
+
+    return app.run(enriched())
 
 
 def quality_of(app: App, report: SeriesReport) -> float | None:
@@ -134,18 +144,30 @@ def as_fields(report: SeriesReport) -> dict[str, Any]:
         "rejected": counts.rejected,
         "gaps": report.gaps,
         "seconds": report.seconds,
+        "status": report.outcome,
         "notes": report.notes,
         "error": str(report.error) if report.error else None,
     }
 
 
 def finish(reports: Sequence[SeriesReport], *, notes: bool) -> None:
-    """Tells what went wrong, one line each, and exits 1 when all of it did, 3 when some did."""
+    """Tells what went wrong, one line each.
+
+    Raises:
+        typer.Exit: 1 when nothing went well; 3 when some did not, rows were refused or candles are missing.
+    """
     if notes:
         for note in dict.fromkeys(note for report in reports for note in report.notes):
             say(f"note: {note}")
-    failed = [report for report in reports if report.error is not None]
-    for report in failed:
-        print_error(f"{report.series}: {report.error}")
-    if failed:
-        raise typer.Exit(FAILED if len(failed) == len(reports) else PARTLY_DONE)
+    stopped = [report for report in reports if isinstance(report.error, Stopped)]
+    for report in reports:
+        if report.error is not None and report not in stopped:
+            print_error(f"{report.series}: {report.error}")
+    if stopped:
+        rows = sum(report.counts.fetched for report in reports)
+        say(
+            f"stopped with {len(reports) - len(stopped)} of {len(reports)} series done and {rows:,} candles committed: "
+            "the same command goes on from there"
+        )
+    say_incomplete(sum(report.counts.rejected for report in reports), sum(report.gaps for report in reports))
+    end_as(outcome_of(report.outcome for report in reports))

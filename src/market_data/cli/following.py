@@ -8,19 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
+from market_data.cli.ending import end_as, say_incomplete
 from market_data.cli.figures import UNKNOWN, score
 from market_data.cli.output import console, print_rows, say
-from market_data.cli.program import FAILED, PARTLY_DONE, print_error
+from market_data.cli.program import print_error
 from market_data.cli.signals import stopping, unwind_on_signals
-from market_data.model.job import JobState, PartState, Status
+from market_data.model.job import JobState, PartState, Status, outcome_of
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from market_data.bootstrap import App
-    from market_data.jobs.worker import Worker
 
 LOOK_SECONDS: Final = 0.3
 SHOWN_NAMES: Final = 4
@@ -43,7 +41,7 @@ def states(app: App, job_ids: Sequence[UUID]) -> list[JobState]:
 
 async def _work_off(app: App, job_ids: Sequence[UUID], show: Callable[[Sequence[PartState]], None]) -> None:
     worker = app.worker()
-    with stopped_by_signals(worker):
+    with stopped_by_signals(worker.stop, "what is not done stays in the queue"):
         working = asyncio.create_task(worker.run())
         while not working.done():
             found = await asyncio.to_thread(states, app, job_ids)
@@ -56,8 +54,8 @@ async def _work_off(app: App, job_ids: Sequence[UUID], show: Callable[[Sequence[
 
 
 @contextmanager
-def stopped_by_signals(worker: Worker) -> Iterator[None]:
-    """While the block runs, a signal to end stops the worker at its next commits; a second one ends it at once."""
+def stopped_by_signals(stop: Callable[[], None], what_then: str) -> Iterator[None]:
+    """While the block runs, a signal to end stops its work at the next commits; a second one ends it at once."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked_at: float | None = None
 
@@ -65,8 +63,8 @@ def stopped_by_signals(worker: Worker) -> Iterator[None]:
         nonlocal asked_at
         if asked_at is None:
             asked_at = loop.time()
-            say("stopping at the next commit; what is not done stays in the queue")
-            worker.stop()
+            say(f"stopping at the next commit; {what_then}")
+            stop()
         elif task is not None and loop.time() - asked_at > IMPATIENT_SECONDS:
             task.cancel()
 
@@ -164,6 +162,7 @@ def job_fields(job: JobState) -> dict[str, Any]:
         "job_id": job.job_id,
         "kind": job.kind,
         "status": job.status,
+        "outcome": job.outcome,
         "origin": job.origin,
         "created_at": job.created_at,
         "started_at": job.started_at,
@@ -208,7 +207,11 @@ def failures(parts: Sequence[PartState]) -> list[str]:
 
 
 def conclude(jobs: Sequence[JobState], *, notes: bool) -> None:
-    """Tell what went wrong, each thing once, and exit 1 when nothing went well, 3 when some did not."""
+    """Tell what went wrong, each thing once.
+
+    Raises:
+        typer.Exit: 1 when nothing went well; 3 when some did not, rows were refused or candles are missing.
+    """
     parts = [part for job in jobs for part in job.parts]
     for line in troubles(parts) if notes else ():
         say(line)
@@ -218,5 +221,5 @@ def conclude(jobs: Sequence[JobState], *, notes: bool) -> None:
     waiting = [part for part in bad if not part.status.final]
     if waiting:
         say(f"{len(waiting)} of {len(parts)} parts wait in the queue: any worker goes on with them")
-    if bad:
-        raise typer.Exit(FAILED if len(bad) == len(parts) else PARTLY_DONE)
+    say_incomplete(sum(part.counts.get("rejected", 0) for part in parts), sum(part.gaps or 0 for part in parts))
+    end_as(outcome_of(part.outcome for part in parts))

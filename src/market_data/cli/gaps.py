@@ -88,7 +88,7 @@ def _audit(app: App, chosen: list[Series]) -> None:
 def _heal(app: App, chosen: list[Series]) -> list[Healed]:
     from market_data.pipeline.fetch.heal import Healer
 
-    healer = Healer(app.database, app.enricher.providers, app.shelves, app.clock)
+    healer = Healer(app.sources, app.shelves)
 
     async def run() -> list[Healed]:
         return [result for series in chosen for result in await healer.heal(series, due_only=False)]

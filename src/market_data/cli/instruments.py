@@ -150,7 +150,7 @@ def _refresh(app: App, name: str | None, wanted: list[Instrument]) -> list[Refre
     if name is not None and name not in app.providers:
         raise UsageError(f"Unknown provider {name!r}. Valid: {', '.join(app.providers)}")
     tracked = [one.instrument for one in app.tracked()]
-    listings = Listings(app.database, app.enricher.providers, app.clock)
+    listings = Listings(app.database, app.sources.providers, app.clock)
     with waiting("fetching instrument lists"):
         return app.run(listings.refresh(name, list(dict.fromkeys([*wanted, *tracked]))))
 

@@ -11,7 +11,7 @@ from market_data.cli.output import console
 
 if TYPE_CHECKING:
     from market_data.model.instrument import Series
-    from market_data.pipeline.fetch.enrich import Progress
+    from market_data.pipeline.fetch.candles import Progress
 
 
 @contextmanager

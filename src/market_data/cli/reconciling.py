@@ -71,7 +71,7 @@ def _run(app: App, series: Series, against: str | None, start: Any, end: Any) ->
     span = TimeRange(start, end)
     source = against or _other_source(app, series, span)
     provider = provider_of(source, list(app.providers.values()))
-    found = app.run(reconcile(app.database, provider, source, series, span, now()))
+    found = app.run(reconcile(app.sources, provider, source, series, span))
     # Candles on which sources differ score lower.
     for _ in Recomputation(app.database, app.shelves, app.clock).run():
         pass
@@ -82,7 +82,7 @@ def _other_source(app: App, series: Series, span: Any) -> str:
     from market_data.model.dataset import CANDLES
 
     stored = set(app.reader.newest_facts(series, span)["source"].str.split(":").list.first())
-    for provider in app.enricher.providers.get(series.asset_class, ()):
+    for provider in app.sources.providers.get(series.asset_class, ()):
         serves = provider.capability(CANDLES, series.instrument, series.timeframe) is not None
         if serves and provider.ready is None and provider.name not in stored:
             return provider.name

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from market_data.bootstrap import App
-    from market_data.pipeline.fetch.enrich import SeriesReport
+    from market_data.pipeline.fetch.candles import SeriesReport
 
 SHOWN_FEATURES: Final = (
     "close",
@@ -90,7 +90,7 @@ def show_recorded(invocation: Invocation, *, as_json: bool) -> None:
 def _through_the_queue(app: App, part: Part) -> list[SeriesReport]:
     """Enrich a part as the service does: queued, and worked off by a worker here."""
     from market_data.model.timeframe import TimeRange
-    from market_data.pipeline.fetch.enrich import SeriesReport
+    from market_data.pipeline.fetch.candles import SeriesReport
     from market_data.storage.series.present import Counts
 
     receipt = app.jobs.trigger(part.instruments, part.timeframes, start=part.start, end=part.end)

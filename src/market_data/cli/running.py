@@ -169,7 +169,7 @@ def jobs(
 async def _serve(app: App) -> None:
     """Work until told to stop, and tell what got done."""
     found = app.worker()
-    with stopped_by_signals(found):
+    with stopped_by_signals(found.stop, "what is not done stays in the queue"):
         telling = asyncio.create_task(_tell(app, found))
         try:
             await found.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from uuid import UUID
 
 import structlog
@@ -14,16 +14,9 @@ from procrastinate.jobs import Job as QueuedJob
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from market_data.jobs.tasks import Result, Watch, Workshop
-from market_data.model.errors import (
-    ConnectionLost,
-    MarketDataError,
-    ProviderUnavailable,
-    RateLimited,
-    SchemaMismatch,
-    Stopped,
-    TransientError,
-)
+from market_data.model.errors import LeaseLost, MarketDataError, SchemaMismatch, Stopped, Where
 from market_data.model.job import PartState, Status
+from market_data.pipeline.fetch.failing import as_ours
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import jobs as work
 
@@ -118,17 +111,20 @@ class PartRunner:
         # In all that is logged on behalf of the part, in other threads too.
         with structlog.contextvars.bound_contextvars(job=str(job_id), number=number):
             try:
-                part = await asyncio.to_thread(self._begin, job_id, number)
+                owner = await asyncio.to_thread(lambda: self._workshop.sources.owner.number)
+                part = await asyncio.to_thread(self._begin, job_id, number, owner)
                 if part is None:
                     return
                 log.info("part_begun", part=str(part.task), run=str(part.run_id), attempt=part.attempts + 1)
-                await self._settle(part, await self._watched(context, part))
-            except TransientError as error:
+                await self._settle(part, owner, await self._watched(context, part, owner))
+            except MarketDataError as error:
+                if not error.again:
+                    raise
                 # The database's: however long it is away, that is no fault of the part.
                 log.warning("database_failed", error=str(error))
                 raise Again(BUSY_SECONDS) from None
 
-    async def _watched(self, context: JobContext, part: PartState) -> Result:
+    async def _watched(self, context: JobContext, part: PartState, owner: int) -> Result:
         def report(done: int, expected: int) -> None:
             self._progress[part.run_id] = (done, expected)
 
@@ -145,7 +141,7 @@ class PartRunner:
             if isinstance(result, Result) and result.error is None:
                 return result
             if context.abort_reason() is AbortReason.USER_REQUEST:
-                await asyncio.to_thread(self._end, part, Status.CANCELLED, Result())
+                await asyncio.to_thread(self._end, part, owner, Status.CANCELLED, Result())
                 raise JobAborted from None
             return Result(error=Stopped("the worker was stopped"))
         finally:
@@ -154,29 +150,29 @@ class PartRunner:
     async def _perform(self, part: PartState, watch: Watch) -> Result:
         try:
             return await self._workshop.perform(part, watch)
-        except MarketDataError as error:
-            return Result(error=error)
-        except Exception as error:  # a defect of ours: told in full, and the part is over
-            log.exception("part_broke", part=str(part.task))
-            return Result(error=MarketDataError(f"unexpected {type(error).__name__}: {error}"))
+        except BaseException as error:  # a defect of ours fails the part, not the worker
+            return Result(error=as_ours(error, part=part.task, run=part.run_id))
 
-    async def _settle(self, part: PartState, result: Result) -> None:
+    async def _settle(self, part: PartState, owner: int, result: Result) -> None:
         """End the part, or say when it is to be tried again."""
         error = result.error
         # A newer program migrated the database: it will do the part.
         if isinstance(error, Stopped | SchemaMismatch):
-            await asyncio.to_thread(self._requeue, part, None, counts=False)
+            await asyncio.to_thread(self._requeue, part, owner, None, counts=False)
             raise Again(0)
-        if isinstance(error, RateLimited | ProviderUnavailable | ConnectionLost):
+        if isinstance(error, LeaseLost):
+            self._taken_over(part)
+        if error is not None and error.again:
+            if error.where is not Where.SOURCE:
+                raise error
             if part.attempts < self._limits.max_retries:
-                await asyncio.to_thread(self._requeue, part, str(error), counts=True)
+                await asyncio.to_thread(self._requeue, part, owner, str(error), counts=True)
                 wait = self._wait(part, error)
                 log.warning("part_waits", part=str(part.task), error=str(error), seconds=round(wait))
                 raise Again(wait)
-        elif isinstance(error, TransientError):
-            raise error
         status = Status.COMPLETED if error is None else Status.FAILED
-        await asyncio.to_thread(self._end, part, status, result)
+        if not await asyncio.to_thread(self._end, part, owner, status, result):
+            self._taken_over(part)
         if error is not None:
             # What holds for every symbol (not entitled, key refused) is said once; each part keeps it.
             tell = log.info if str(error) in self._said else log.warning
@@ -185,21 +181,26 @@ class PartRunner:
             raise PartFailed(str(error))
         log.info("part_completed", part=str(part.task))
 
+    def _taken_over(self, part: PartState) -> NoReturn:
+        """Somebody else does it, and says what became of it; the queue takes it back only while it is ours."""
+        log.warning("part_taken_over", part=str(part.task), run=str(part.run_id))
+        raise Again(BUSY_SECONDS)
+
     def _wait(self, part: PartState, error: MarketDataError) -> float:
         wait: float = self._limits.retry_seconds * 2.0**part.attempts
-        if isinstance(error, RateLimited) and error.retry_after is not None:
+        if error.retry_after is not None:
             wait = max(wait, error.retry_after)
         return min(wait, LONGEST_WAIT_SECONDS)
 
-    def _begin(self, job_id: UUID, number: int) -> PartState | None:
+    def _begin(self, job_id: UUID, number: int, owner: int) -> PartState | None:
         with self._database.transaction() as connection:
-            return work.begin_part(connection, job_id, number, self._workshop.clock())
+            return work.begin_part(connection, job_id, number, owner, self._workshop.clock())
 
-    def _requeue(self, part: PartState, error: str | None, *, counts: bool) -> None:
+    def _requeue(self, part: PartState, owner: int, error: str | None, *, counts: bool) -> None:
         with self._database.transaction() as connection:
-            work.requeue_part(connection, part.run_id, error, counts_as_try=counts)
+            work.requeue_part(connection, part.run_id, owner, error, counts_as_try=counts)
 
-    def _end(self, part: PartState, status: Status, result: Result) -> None:
+    def _end(self, part: PartState, owner: int, status: Status, result: Result) -> bool:
         self.flush()
         fields: dict[str, Any] = {
             "counts": result.counts,
@@ -210,7 +211,7 @@ class PartRunner:
             "error": None if result.error is None else str(result.error),
         }
 
-        def close(connection: Connection) -> None:
-            work.end_part(connection, part.run_id, status, self._workshop.clock(), **fields)
+        def close(connection: Connection) -> bool:
+            return work.end_part(connection, part.run_id, owner, status, self._workshop.clock(), **fields)
 
-        self._database.retrying_transaction(close)
+        return self._database.retrying_transaction(close)

@@ -24,7 +24,7 @@ from market_data.model.instrument import Instrument
 from market_data.model.job import CANDLES_NAME, JobReceipt, JobState, Kind, Status, Task
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange
-from market_data.pipeline.fetch.enrich import DEFAULT_HISTORY, TAIL_CANDLES
+from market_data.pipeline.fetch.candles import DEFAULT_HISTORY, TAIL_CANDLES
 from market_data.storage.series.reader import Reader
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
@@ -37,24 +37,6 @@ QUEUE: Final = "market_data"
 RECENT_JOBS: Final = 50
 # More symbols than anybody tracks, few enough that one call cannot fill the queue by mistake.
 MOST_PARTS: Final = 10_000
-
-
-def _some(*statuses: str) -> str:
-    """The condition that a job has parts of these statuses."""
-    listed = ", ".join(f"'{status}'" for status in statuses)
-    return f"EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ({listed}))"
-
-
-# As `JobState.status` says it, for the database.
-_WITH_STATUS: Final = {
-    Status.QUEUED: f"{_some('queued')} AND NOT {_some('in_progress', 'completed', 'failed', 'cancelled')}",
-    Status.IN_PROGRESS: (
-        f"{_some('queued', 'in_progress')} AND {_some('in_progress', 'completed', 'failed', 'cancelled')}"
-    ),
-    Status.FAILED: f"{_some('failed')} AND NOT {_some('queued', 'in_progress')}",
-    Status.CANCELLED: f"{_some('cancelled')} AND NOT {_some('queued', 'in_progress', 'failed')}",
-    Status.COMPLETED: f"NOT {_some('queued', 'in_progress', 'failed', 'cancelled')}",
-}
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ class Jobs:
             kind=kind,
             tasks=tasks,
             total_records=total,
-            estimated_seconds=None if total is None or pace is None else total / pace,
+            estimated_seconds=None if total is None or pace is None else pace.seconds(total),
             timestamp=now,
         )
 
@@ -140,7 +122,7 @@ class Jobs:
 
     def jobs(self, *, status: Status | None = None, limit: int = RECENT_JOBS) -> list[JobState]:
         """The newest jobs, of one status when given."""
-        where = "true" if status is None else _WITH_STATUS[status]
+        where = "true" if status is None else job_reads.WITH_STATUS[status]
         return job_reads.read_jobs(self.database, where, limit=limit)
 
     def history(
@@ -151,13 +133,12 @@ class Jobs:
         limit: int = RECENT_JOBS,
     ) -> list[JobState]:
         """Jobs that are over, newest first; of one symbol, or only those that went well or did not, when given."""
-        where, parameters = [f"NOT {_some('queued', 'in_progress')}"], list[Any]()
+        where, parameters = [job_reads.OVER], list[Any]()
         if symbol is not None:
             where.append("EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.symbol = %s)")
             parameters.append(symbol)
         if success is not None:
-            failed = _some("failed", "cancelled")
-            where.append(f"NOT {failed}" if success else failed)
+            where.append(job_reads.WENT_WELL if success else f"NOT {job_reads.WENT_WELL}")
         return job_reads.read_jobs(self.database, " AND ".join(where), parameters, limit=limit)
 
     def cancel(self, job_id: UUID) -> JobState | None:

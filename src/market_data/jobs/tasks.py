@@ -13,10 +13,9 @@ from uuid import UUID
 from market_data.jobs.datasets import plan_of
 from market_data.jobs.wanted import unasked, uncollected
 from market_data.model.dataset import CANDLES, DATASETS
-from market_data.model.errors import MarketDataError, Stopped, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.errors import MarketDataError, Stopped
+from market_data.model.instrument import Instrument, Series
 from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
-from market_data.model.provider import Provider
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.fetch.reconcile import reconcile
 from market_data.storage.facts.retention import prune
@@ -26,8 +25,9 @@ from market_data.storage.work import jobs as work
 from market_data.transport.budget import patiently
 
 if TYPE_CHECKING:
-    from market_data.pipeline.fetch.collect import Collected, Collector
-    from market_data.pipeline.fetch.enrich import Enricher, Progress
+    from market_data.pipeline.fetch.asking import Sources
+    from market_data.pipeline.fetch.candles import Enricher, Progress
+    from market_data.pipeline.fetch.facts import Collected, Collector
     from market_data.pipeline.fetch.heal import Healer
     from market_data.pipeline.fetch.listings import Listings
     from market_data.pipeline.write.recompute import Recomputation
@@ -69,30 +69,40 @@ class Watch:
 
 @dataclass(slots=True)
 class Gathered:
-    """What became of the chunks of a dataset."""
+    """What became of the chunks of a dataset.
+
+    Attributes:
+        stuck: whether a chunk failed in a way that asking for the next would not help.
+        failed: why the first chunk that failed did; those after it are fetched all the same, but it is to be asked
+            for again.
+    """
 
     stuck: bool = False
-    """Whether a chunk failed that asking for the next would not help."""
+    failed: MarketDataError | None = None
     served: bool = False
     sources: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     silence: list[str] = field(default_factory=list)
-    error: MarketDataError | None = None
+    unserved: MarketDataError | None = None
 
     def add(self, collected: Collected) -> None:
         """Add a chunk; that nothing happened in it is worth telling only where nothing did in any."""
-        failed, found = collected.error is not None, bool(collected.counts.fetched)
-        # Of a range that no source serves the others may be served: option chains are of the present only.
-        self.stuck = failed and not isinstance(collected.error, UnsupportedRequest)
-        self.served = self.served or not failed
-        self.error = collected.error or self.error
+        error, found = collected.error, bool(collected.counts.fetched)
+        if error is None:
+            self.served = True
+        elif error.answered:
+            # Of a range that no source serves the others may be served: option chains are of the present only.
+            self.unserved = error
+        else:
+            self.failed = self.failed or error
+        self.stuck = error is not None and not error.contained
         self.sources += [name for name in collected.sources if name not in self.sources]
-        told = self.notes if failed or found else self.silence
+        told = self.notes if error is not None or found else self.silence
         told += [note for note in collected.notes if note not in told]
 
     def result(self) -> Result:
         """Failed where a chunk was, unless that is only not served and others were."""
-        error = self.error if self.stuck or not self.served else None
+        error = self.failed or (None if self.served else self.unserved)
         return Result(error=error, sources=self.sources, notes=self.notes or ([] if self.sources else self.silence))
 
 
@@ -101,13 +111,13 @@ class Workshop:
     """What the tasks work with; backfills keep to their own pace of asking."""
 
     database: Database
+    sources: Sources
     enricher: Enricher
     collector: Collector
     recomputation: Recomputation
     healer: Healer
     listings: Listings
     tracked: Callable[[], Sequence[Instrument]]
-    providers: Mapping[AssetClass, Sequence[Provider]]
     clock: Callable[[], datetime]
     retention: Mapping[str, timedelta]
     archive: Path
@@ -117,7 +127,7 @@ class Workshop:
         """Do a task; failures of sources are in the result, those of the database are raised.
 
         Raises:
-            StorageError, DatabaseUnavailable, TransientError: what was committed stays.
+            MarketDataError: what was committed stays.
         """
         kind, task = part.task.kind, part.task
         if kind in (Kind.ENRICH, Kind.BACKFILL):
@@ -126,7 +136,7 @@ class Workshop:
         if kind is Kind.HEAL:
             return await self._heal(task)
         if kind is Kind.RECONCILE:
-            return await self._reconcile(task)
+            return await self._reconcile(part)
         if kind is Kind.LISTS:
             return await self._lists()
         if kind is Kind.RECOMPUTE:
@@ -175,7 +185,8 @@ class Workshop:
             gathered.add(await self.collector.collect(dataset, instrument, chunk, run_id=part.run_id))
             if gathered.stuck:
                 break
-            if backfill:
+            # Behind a chunk that failed nothing counts as done: the next backfill begins with it.
+            if backfill and gathered.failed is None:
                 await asyncio.to_thread(self._note, part.run_id, chunk.end)
             days = (chunk.end - whole.start).days
             await asyncio.to_thread(watch.step, days, (whole.end - whole.start).days)
@@ -187,6 +198,7 @@ class Workshop:
             result.counts = {"inserted": healed.filled}
             result.sources, result.gaps = healed.sources, healed.missing
             result.notes += healed.notes
+            result.error = result.error or healed.error
         return result
 
     async def _lists(self) -> Result:
@@ -205,15 +217,15 @@ class Workshop:
             ],
         )
 
-    async def _reconcile(self, task: Task) -> Result:
-        series, now = _series(task), self.clock()
+    async def _reconcile(self, part: PartState) -> Result:
+        task, series, now = part.task, _series(part.task), self.clock()
         span = TimeRange(task.start or now - RECONCILED, task.end or now)
-        able = [p for p in self.providers.get(series.asset_class, ())
+        able = [p for p in self.sources.providers.get(series.asset_class, ())
                 if not p.ready and p.capability(CANDLES, series.instrument, series.timeframe)]  # fmt: skip
         if len(able) < 2:
             return Result(counts={}, notes=["no second source to compare with"])
         try:
-            found = await reconcile(self.database, able[1], able[1].name, series, span, now)
+            found = await reconcile(self.sources, able[1], able[1].name, series, span, part.run_id)
         except MarketDataError as error:
             return Result(error=error, counts={})
         return Result(counts={}, sources=[found.against], notes=[f"{found.both} compared, {found.beyond} disagree"])

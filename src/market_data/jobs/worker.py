@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from socket import gethostname
 from typing import Any, Final
 from uuid import UUID
@@ -21,8 +22,11 @@ import psycopg_pool
 import structlog
 from procrastinate import App as Queue
 from procrastinate import PsycopgConnector
+from procrastinate.connector import BaseConnector
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
+from procrastinate.jobs import Status as JobStatus
+from procrastinate.manager import JobManager
 from procrastinate.worker import Worker as QueueWorker
 
 from market_data.jobs.parts import Limits, PartRunner, RetryAsTold
@@ -33,8 +37,9 @@ from market_data.model.job import Kind
 from market_data.storage.server import migrate
 from market_data.storage.wire.connection import UNLIMITED, DialledAsync, dial_async, utf8
 from market_data.storage.work import jobs as work
+from market_data.storage.work.owners import close_orphans
 from market_data.storage.work.sources import record_sources
-from market_data.storage.work.workers import ALIVE_LOCK, report_worker
+from market_data.storage.work.workers import ALIVE_LOCK, FINISH_OWN, RETRY_OWN, bury_workers, report_worker
 
 log = structlog.get_logger()
 
@@ -54,6 +59,34 @@ class Sweep:
 
     requeued: int
     cancelled: int
+
+
+class OwnPlaces(JobManager):
+    """The queue's manager for one worker, which moves nothing in the queue that is another's by now."""
+
+    def __init__(self, connector: BaseConnector, worker_id: Callable[[], int | None]) -> None:
+        super().__init__(connector)
+        self._worker_id = worker_id
+
+    async def finish_job_by_id_async(self, job_id: int, status: JobStatus, delete_job: bool) -> None:
+        """Note that a job of ours is over."""
+        await self.connector.execute_query_async(
+            FINISH_OWN, job_id=job_id, status=status.value, delete_job=delete_job, worker_id=self._worker_id()
+        )
+
+    async def retry_job_by_id_async(
+        self,
+        job_id: int,
+        retry_at: datetime,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+    ) -> None:
+        """Put a job of ours back."""
+        await self.connector.execute_query_async(
+            RETRY_OWN, job_id=job_id, retry_at=retry_at, new_priority=priority, new_queue_name=queue, new_lock=lock,
+            worker_id=self._worker_id(),
+        )  # fmt: skip
 
 
 class Worker:
@@ -105,7 +138,7 @@ class Worker:
             self._current.stop()  # type: ignore[no-untyped-call]  # Procrastinate leaves it out
 
     def _tell_sources(self) -> None:
-        record_sources(self._database, self._workshop.providers, self._workshop.clock())
+        record_sources(self._database, self._workshop.sources.providers, self._workshop.clock())
 
     async def _work(self, queue: Queue, *, wait: bool) -> None:
         limits = self._limits
@@ -147,6 +180,7 @@ class Worker:
             configure=_set_up,
         )
         queue = Queue(connector=connector)
+        queue.job_manager = OwnPlaces(connector, lambda: self._current.worker_id if self._current else None)
         for kind in Kind:
             queue.task(name=queue_name(kind), queue=QUEUE, pass_context=True, retry=RetryAsTold())(self._perform)
         async with queue.open_async():
@@ -208,16 +242,12 @@ class Worker:
 
     def _requeue_dead(self, own: int) -> Sweep:
         migrate.status(self._database)  # raises when a newer program made it
+        limits, now = self._limits, self._workshop.clock()
+        # First what they held is free and nothing of theirs can be committed; then others may do their parts.
+        close_orphans(self._database, limits.stalled_seconds, now)
         with self._database.transaction() as connection:
-            parameters = {
-                "own": own,
-                "alive": ALIVE_LOCK,
-                "stalled": self._limits.stalled_seconds,
-                "grace": self._limits.heartbeat_seconds,
-            }
-            connection.execute(_BURY, parameters)
-            requeued = connection.execute(_REQUEUE).rowcount
-            return Sweep(requeued, work.cancel_abandoned(connection, self._workshop.clock()))
+            requeued = bury_workers(connection, own, limits.stalled_seconds, limits.heartbeat_seconds)
+            return Sweep(requeued, work.cancel_abandoned(connection, now))
 
     async def _flush(self, _worker: QueueWorker) -> None:
         """Note progress now and then rather than at every commit."""
@@ -240,18 +270,3 @@ async def _set_up(connection: psycopg.AsyncConnection[Any]) -> None:
     """Not among the arguments of the connection: Procrastinate gives its own to the one that hears of new parts."""
     await connection.set_autocommit(True)
     await connection.execute(UNLIMITED.settings)
-
-
-# Dead is who was silent for long, or holds no lock; a worker that only just registered may not hold it yet.
-_BURY: Final = """
-DELETE FROM procrastinate_workers w WHERE w.id <> %(own)s AND (
-    w.last_heartbeat < now() - make_interval(secs => %(stalled)s)
-    OR w.last_heartbeat < now() - make_interval(secs => %(grace)s) AND NOT EXISTS (
-        SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(alive)s AND l.objid = w.id AND l.granted
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-"""
-_REQUEUE: Final = """
-SELECT procrastinate_retry_job_v2(id, now(), NULL, NULL, NULL) FROM (
-    SELECT id FROM procrastinate_jobs WHERE status = 'doing' AND worker_id IS NULL FOR UPDATE SKIP LOCKED
-) abandoned
-"""

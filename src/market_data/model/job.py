@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +57,24 @@ class Status(StrEnum):
     def final(self) -> bool:
         """True when nothing more will come of it."""
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """How good what became of a job or a part of one is."""
+
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+# Rows that were fetched and are stored now, or were before.
+STORED: Final = ("inserted", "updated", "unchanged", "kept")
+
+
+def outcome_of(outcomes: Iterable[Outcome]) -> Outcome:
+    """That of several together: partial as soon as they differ."""
+    found = set(outcomes)
+    return found.pop() if len(found) == 1 else Outcome.PARTIAL if found else Outcome.SUCCESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +138,17 @@ class PartState:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @property
+    def outcome(self) -> Outcome:
+        """How good it is: partial where rows were refused, candles are missing, or it failed half-way."""
+        stored = any(self.counts.get(name) for name in STORED)
+        if self.status is Status.COMPLETED:
+            rejected = bool(self.counts.get("rejected"))
+            if rejected and not stored:
+                return Outcome.FAILED
+            return Outcome.PARTIAL if rejected or self.gaps else Outcome.SUCCESS
+        return Outcome.PARTIAL if stored else Outcome.FAILED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
@@ -139,14 +168,18 @@ class JobState:
 
     @property
     def status(self) -> Status:
-        """That of its parts together: failed as soon as all are over and one failed."""
+        """That of its parts together: failed when none went well; what failed of the others is in `errors`."""
         found = {part.status for part in self.parts}
         if found & {Status.QUEUED, Status.IN_PROGRESS}:
             return Status.QUEUED if found == {Status.QUEUED} else Status.IN_PROGRESS
-        for status in (Status.FAILED, Status.CANCELLED):
-            if status in found:
-                return status
-        return Status.COMPLETED
+        if Status.FAILED in found and Status.COMPLETED not in found:
+            return Status.FAILED
+        return Status.CANCELLED if Status.CANCELLED in found else Status.COMPLETED
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How good it is, None while it is not over."""
+        return outcome_of(part.outcome for part in self.parts) if self.status.final else None
 
     @property
     def symbols(self) -> list[str]:

@@ -33,6 +33,7 @@ from market_data.storage.facts.actions import Answer, note_answer
 from market_data.storage.facts.append import Provenance, append, lock_facts, prepare_fact_partitions
 from market_data.storage.server.embedded import EmbeddedServer
 from market_data.storage.work import audit
+from market_data.storage.work.runs import end_run, start_run
 
 NOW = datetime(2026, 3, 1, 0, 30, tzinfo=UTC)
 BTC = Instrument("BTC", AssetClass.CRYPTO)
@@ -135,14 +136,14 @@ def candles(series: Series, span: TimeRange) -> pl.DataFrame:
 def store(app: App, series: Series, frame: pl.DataFrame, span: TimeRange, source: str = "binance") -> None:
     """Bring candles in by the program's own way, with the run's records around them."""
     with app.database.transaction() as connection:
-        audit.start_run(connection, RUN, "enrich", series, app.clock())
+        start_run(connection, RUN, "enrich", series.instrument, app.clock(), timeframe=series.timeframe)
     batch = Batch(
         series=series, frame=frame, source=source, fetched_at=app.clock(), requested_at=app.clock(), span=span,
         response_ms=120.0, quota_remaining=900,
     )  # fmt: skip
     outcome = ingest(app.database, app.shelves, batch, Purpose(run_id=RUN, span=span), app.clock)
     with app.database.transaction() as connection:
-        audit.finish_run(connection, RUN, outcome.counts, None, app.clock())
+        end_run(connection, RUN, "completed", app.clock(), counts=outcome.counts)
         audit.record_status(connection, series, source, None, None, app.clock())
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from asking_sources import asking
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass
 from market_data.model.timeframe import TimeRange
-from market_data.pipeline.fetch.enrich import Enricher
+from market_data.pipeline.fetch.candles import Enricher
 from market_data.pipeline.fetch.heal import Healed, Healer
 from market_data.pipeline.write.gaps import coverage
 from market_data.storage.facts.instruments import Interval, write
@@ -24,14 +25,16 @@ LISTED = 20
 
 async def enrich(desk: Any, *sources: Any) -> int:
     """Gaps that enriching positions 0 to 39 tells."""
-    enricher = Enricher(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, batch_rows=500)
+    enricher = Enricher(
+        asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now, batch_rows=500), desk.shelves
+    )
     (report,) = await enricher.enrich([desk.series.instrument], [desk.series.timeframe], desk.at(0), desk.at(40))
     assert report.error is None
     return report.gaps
 
 
 async def heal(desk: Any, *sources: Any) -> Healed:
-    (healed,) = await Healer(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now).heal()
+    (healed,) = await Healer(asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now), desk.shelves).heal()
     return healed
 
 

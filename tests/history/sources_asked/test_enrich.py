@@ -8,17 +8,25 @@ from typing import Any
 
 import pytest
 
+from asking_sources import asking
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.provider import Page
 from market_data.model.timeframe import Timeframe
-from market_data.pipeline.fetch.enrich import Enricher, SeriesReport
+from market_data.pipeline.fetch.candles import Enricher, SeriesReport
 from market_data.pipeline.read.status import Standings
 from market_data.storage.work.tracked import track
 
 
+def enricher_of(desk: Any, *sources: Any) -> Enricher:
+    asked = asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now, batch_rows=5)
+    return Enricher(asked, desk.shelves)
+
+
 async def enriched(desk: Any, *sources: Any) -> SeriesReport:
-    enricher = Enricher(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, batch_rows=5)
+    enricher = Enricher(
+        asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now, batch_rows=5), desk.shelves
+    )
     (report,) = await enricher.enrich([desk.series.instrument], [desk.series.timeframe], desk.at(0), desk.at(40))
     return report
 
@@ -56,7 +64,7 @@ async def test_half_a_range_is_no_success_where_nobody_has_the_rest(
     assert report.counts.inserted == 20
     assert str(report.error) == "down"
     assert report.notes == ["first: down", "second: no candles from 2025-01-01 to 2025-01-02"]
-    assert runs(desk) == [("failed", "down")]
+    assert runs(desk) == [("partial", "down")]
     assert desk.table("enrichment_status", "status, error_message", "symbol") == [("error", "down")]
 
 
@@ -147,7 +155,9 @@ async def test_a_failed_timeframe_is_told_until_it_succeeds(desk: Any, make_sour
     hours, quarters = desk.series, Series(desk.series.instrument, Timeframe.H4)
 
     async def run(series: Series, *sources: Any) -> None:
-        enricher = Enricher(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, batch_rows=5)
+        enricher = Enricher(
+            asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now, batch_rows=5), desk.shelves
+        )
         await enricher.enrich([series.instrument], [series.timeframe], desk.at(0), desk.at(40))
         desk.now += timedelta(minutes=1)
 
@@ -168,8 +178,10 @@ async def test_what_failed_once_and_is_not_tracked_does_not_stay_an_error(
 ) -> None:
     instrument = desk.series.instrument
     track(desk.database, [instrument], [Timeframe.H1], desk.now)
-    enricher = Enricher(desk.database, {AssetClass.CRYPTO: [make_source("first", range(40))]}, desk.shelves,
-                        lambda: desk.now, batch_rows=5)  # fmt: skip
+    enricher = Enricher(
+        asking(desk.database, {AssetClass.CRYPTO: [make_source("first", range(40))]}, lambda: desk.now, batch_rows=5),
+        desk.shelves,
+    )
     await enricher.enrich([instrument], [Timeframe.M1], desk.at(0), desk.at(40))
     assert standing(desk)[0] == "error"
     desk.now += timedelta(minutes=1)
@@ -194,7 +206,7 @@ async def test_the_age_of_a_stock_counts_from_the_end_of_its_session(
     half_day = datetime(2024, 11, 29, 14, 30, tzinfo=UTC)
     now = half_day.replace(hour=18, minute=10)
     days = make_source("days", [desk.candle(0, timestamp=half_day)], series=stock)
-    enricher = Enricher(desk.database, {AssetClass.STOCK: [days]}, desk.shelves, lambda: now, batch_rows=5)
+    enricher = Enricher(asking(desk.database, {AssetClass.STOCK: [days]}, lambda: now, batch_rows=5), desk.shelves)
     (report,) = await enricher.enrich([stock.instrument], [Timeframe.D1], half_day)
     assert report.error is None
     assert desk.table("enrichment_status", "data_age_seconds", "symbol") == [(600.0,)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asking_sources import asking
 from market_data.model.errors import ProviderUnavailable
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
@@ -18,7 +19,9 @@ from market_data.storage.series.coverage import State, Stretch
 
 
 def healer(desk: Any, *sources: Any, **patience: Any) -> Healer:
-    return Healer(desk.database, {AssetClass.CRYPTO: sources}, desk.shelves, lambda: desk.now, Patience(**patience))
+    return Healer(
+        asking(desk.database, {AssetClass.CRYPTO: sources}, lambda: desk.now), desk.shelves, Patience(**patience)
+    )
 
 
 def missing(desk: Any, state: State = State.MISSING) -> list[Stretch]:
@@ -54,11 +57,13 @@ async def test_a_failing_source_does_not_stop_the_next_and_comes_last_the_next_t
     failing, other = make_source("binance", error=ProviderUnavailable("down")), make_source("polygon", [2, 3])
     (healed,) = await healer(gappy, failing, other).heal()
     assert (healed.filled, healed.missing) == (2, 1)
-    assert healed.notes == ["binance: down", "polygon: has no candles there"]
+    assert healed.notes == ["binance: down", "polygon: no candles from 2024-12-31 14:00 to 2024-12-31 19:00"]
     (left,) = missing(gappy)
     assert (left.tries, left.next_try_at, left.last_error) == (
-        1, gappy.now + timedelta(minutes=15), "binance: down; polygon: has no candles there",
-    )  # fmt: skip
+        1,
+        gappy.now + timedelta(minutes=15),
+        "binance: down; polygon: no candles from 2024-12-31 14:00 to 2024-12-31 19:00",
+    )
     assert await healer(gappy, failing, other).heal() == [], "not before its time"
     gappy.now += timedelta(minutes=15)
     other.rows = [gappy.candle(6)]
@@ -85,7 +90,7 @@ async def test_waits_double_and_a_gap_is_given_up_only_when_tried_and_old_enough
     assert [(s.start, s.tries, s.detected_at) for s in lost] == [
         (gappy.at(2), 6, found_at), (gappy.at(6), 6, found_at),
     ]  # fmt: skip
-    assert lost[0].last_error == "binance: has no candles there"
+    assert lost[0].last_error == "binance: no candles from 2024-12-31 14:00 to 2024-12-31 19:00"
     gappy.offer([gappy.candle(2)], "yahoo")
     assert [s.start for s in missing(gappy, State.UNRECOVERABLE)] == [gappy.at(3), gappy.at(6)], "a late find counts"
 

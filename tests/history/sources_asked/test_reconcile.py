@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from asking_sources import asking
 from market_data.model.errors import UnsupportedRequest, UsageError
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.fetch.reconcile import Reconciliation, compare, provider_of, reconcile
@@ -44,7 +45,11 @@ def test_differences_are_counted_by_field(desk: Any) -> None:
 
 async def against(desk: Any, source: Any) -> Reconciliation:
     span = TimeRange(desk.at(0), desk.at(10))
-    return await reconcile(desk.database, source, source.name, desk.series, span, desk.now)
+    return await reconcile(sources(desk), source, source.name, desk.series, span)
+
+
+def sources(desk: Any) -> Any:
+    return asking(desk.database, {}, lambda: desk.now)
 
 
 async def test_disagreements_are_recorded_and_nothing_else_is_stored(desk: Any, make_source: Any) -> None:
@@ -64,8 +69,6 @@ async def test_disagreements_are_recorded_and_nothing_else_is_stored(desk: Any, 
 async def test_an_unknown_channel_or_provider_is_named(desk: Any, make_source: Any) -> None:
     source = make_source("yahoo", [])
     with pytest.raises(UnsupportedRequest, match="yahoo has no source 'yahoo:archive', only 'yahoo'"):
-        await reconcile(
-            desk.database, source, "yahoo:archive", desk.series, TimeRange(desk.at(0), desk.at(1)), desk.now
-        )
+        await reconcile(sources(desk), source, "yahoo:archive", desk.series, TimeRange(desk.at(0), desk.at(1)))
     with pytest.raises(UsageError, match="Unknown source 'nasdaq'. Providers: yahoo"):
         provider_of("nasdaq", [source])

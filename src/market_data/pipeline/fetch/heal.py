@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID, uuid4
-
-import polars as pl
-import structlog
+from uuid import uuid4
 
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import DatabaseUnavailable, MarketDataError, StorageError, TransientError
-from market_data.model.instrument import AssetClass, Series
-from market_data.model.provider import Page, Provider
+from market_data.model.errors import MarketDataError, Where
+from market_data.model.instrument import Series
+from market_data.model.provider import Page
 from market_data.model.timeframe import TimeRange
+from market_data.pipeline.fetch.asking import Question, Sources, able, ask
+from market_data.pipeline.fetch.failing import as_ours
+from market_data.pipeline.fetch.gathering import batch_of, rows_span
+from market_data.pipeline.fetch.reading import committed
+from market_data.pipeline.fetch.runs import recorded
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.gaps import audit_series
-from market_data.pipeline.write.ingest import Batch, Clock, Purpose, ingest
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
 from market_data.pipeline.write.ledger import before_listing, candles_in
 from market_data.storage.facts.expectations import trading_of
 from market_data.storage.facts.instruments import listed_since
 from market_data.storage.series.coverage import State, Stretch, due, replace_stretches, stretches
-from market_data.storage.series.present import Counts, lock_series
-from market_data.storage.server.database import Database
+from market_data.storage.series.present import lock_series
 from market_data.storage.wire.connection import Connection
-from market_data.storage.work import audit
-
-log = structlog.get_logger()
 
 # Gaps of a series that are closer than this many candles are asked for in one request.
 JOINED_WITHIN: Final = 500
@@ -68,6 +66,7 @@ class Healed:
         missing: still missing; will be asked for again.
         sources: who filled them.
         notes: what each source answered that did not help.
+        error: why it could not be healed at all.
     """
 
     series: Series
@@ -78,31 +77,41 @@ class Healed:
     missing: int = 0
     sources: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    error: MarketDataError | None = None
 
 
 @dataclass(frozen=True)
 class Healer:
-    """What healing needs: the database, the providers by priority, the shelves, the clock, and patience."""
+    """Heals series: the sources to ask, the shelves to compute with, and patience."""
 
-    database: Database
-    providers: Mapping[AssetClass, Sequence[Provider]]
+    sources: Sources
     shelves: Shelves
-    clock: Clock
     patience: Patience = Patience()
 
     async def heal(self, only: Series | None = None, *, due_only: bool = True) -> list[Healed]:
-        """Try to close every gap whose time has come.
+        """Try to close every gap whose time has come; a series that cannot be healed never stops the others.
 
         Args:
             only: one series; all by default.
             due_only: False asks at once, also for gaps whose next try lies ahead.
 
         Raises:
-            StorageError, DatabaseUnavailable: what was closed before stays closed.
+            MarketDataError: of storage; what was closed before stays closed.
         """
-        moment = self.clock() if due_only else datetime.max.replace(tzinfo=self.clock().tzinfo)
-        found = await asyncio.to_thread(due, self.database, moment, only)
-        return [await self._series(series, gaps) for series, gaps in found.items()]
+        now = self.sources.clock()
+        moment = now if due_only else datetime.max.replace(tzinfo=now.tzinfo)
+        found = await asyncio.to_thread(due, self.sources.database, moment, only)
+        return [await self._healed(series, gaps) for series, gaps in found.items()]
+
+    async def _healed(self, series: Series, gaps: list[Stretch]) -> Healed:
+        try:
+            return await self._series(series, gaps)
+        except BaseException as error:
+            failure = as_ours(error, series=series)
+            if failure.where is Where.STORAGE:
+                raise failure from error
+            missing = sum(candles_in(series, gap) for gap in gaps)
+            return Healed(series, asked=missing, missing=missing, notes=[str(failure)], error=failure)
 
     async def _series(self, series: Series, gaps: list[Stretch]) -> Healed:
         result = Healed(series, asked=sum(candles_in(series, gap) for gap in gaps))
@@ -115,84 +124,51 @@ class Healer:
 
     async def _ask_all(self, series: Series, span: TimeRange, gaps: list[Stretch], result: Healed) -> _Failures:
         """Ask source after source until nothing is missing; the one that failed last time comes last."""
+        sources, run_id = self.sources, uuid4()
+        question = Question(
+            dataset=CANDLES, instrument=series.instrument, timeframe=series.timeframe, span=span, now=sources.clock(),
+            run_id=run_id,
+        )  # fmt: skip
+        failed_first = {(gap.last_error or "").partition(": ")[0] for gap in gaps}
+        candidates = sorted(able(sources, question), key=lambda provider: provider.name in failed_first)
         failures = _Failures()
-        for provider in self._candidates(series, gaps):
-            if reason := provider.ready:
-                failures.add(provider.name, reason, passing=False)
-                continue
-            try:
-                filled = await self._ask(provider, series, span)
-            except (StorageError, DatabaseUnavailable):
+        try:
+            async with recorded(sources, "heal", series.instrument, run_id, timeframe=series.timeframe) as run:
+                taker = _Filling(self, series, gaps, Purpose(run_id=run_id, span=span, actor="heal", owner=run.owner))
+                answer = await ask(sources, question, taker, candidates)
+                run.error, run.partly = answer.error, bool(taker.gave)
+        except MarketDataError as error:
+            if error.where is Where.STORAGE:
                 raise
-            except MarketDataError as error:
-                failures.add(provider.name, str(error), passing=isinstance(error, TransientError))
-                log.warning("heal_failed", series=str(series), provider=provider.name, error=str(error))
-                continue
-            result.sources += [source for source in filled if source not in result.sources]
-            if not await asyncio.to_thread(self._still_missing, series, gaps):
+            failures.add("nobody", str(error), passing=False)
+        else:
+            result.sources += [source for source in taker.gave if source not in result.sources]
+            if answer.settled:
                 return failures
-            failures.add(provider.name, "has no candles there", passing=False)
+            said = [note for note in answer.notes if note not in answer.skipped] + answer.skipped
+            failures = _Failures(said, any(error.again for _, error in answer.failures))
         if not failures.said:
             failures.add("nobody", f"serves {series}", passing=False)
         result.notes += [note for note in failures.said if note not in result.notes]
         return failures
 
-    def _candidates(self, series: Series, gaps: list[Stretch]) -> list[Provider]:
-        able = [
-            provider
-            for provider in self.providers.get(series.asset_class, ())
-            if provider.capability(CANDLES, series.instrument, series.timeframe) is not None
-        ]
-        failed_first = {(gap.last_error or "").partition(": ")[0] for gap in gaps}
-        return sorted(able, key=lambda provider: provider.name in failed_first)
+    def store(self, batch: Batch, purpose: Purpose) -> None:
+        """Store a batch as any other; the settling audit judges what is still missing."""
+        ingest(self.sources.database, self.shelves, batch, purpose, self.sources.clock)
 
-    async def _ask(self, provider: Provider, series: Series, span: TimeRange) -> list[str]:
-        """Fetch a span from one source and store it; returns the sources that gave rows."""
-        now, run_id, counts = self.clock(), uuid4(), Counts()
-        sources: list[str] = []
-        await asyncio.to_thread(self._begin, run_id, series, now)
-        try:
-            async for page in provider.fetch_candles(
-                series.instrument, series.timeframe, span.start, span.end, now=now
-            ):
-                if not page.holds_something:
-                    continue
-                batch = _batch(series, page, span)
-                purpose = Purpose(run_id=run_id, span=span, actor="heal")
-                outcome = await asyncio.to_thread(ingest, self.database, self.shelves, batch, purpose, self.clock)
-                counts += outcome.counts
-                if page.source not in sources:
-                    sources.append(page.source)
-        except MarketDataError as error:
-            if not isinstance(error, StorageError | DatabaseUnavailable):
-                await asyncio.to_thread(self._finish, run_id, counts, str(error))
-            raise
-        await asyncio.to_thread(self._finish, run_id, counts, None)
-        return sources
-
-    def _begin(self, run_id: UUID, series: Series, now: datetime) -> None:
-        with self.database.transaction() as connection:
-            audit.start_run(connection, run_id, "heal", series, now)
-
-    def _finish(self, run_id: UUID, counts: Counts, error: str | None) -> None:
-        with self.database.transaction() as connection:
-            audit.finish_run(connection, run_id, counts, error, self.clock())
-
-    def _still_missing(self, series: Series, gaps: list[Stretch]) -> list[Stretch]:
-        with self.database.transaction() as connection:
-            return [
-                stretch
-                for gap in gaps
-                for stretch in stretches(connection, series, gap.span)
-                if stretch.state is State.MISSING
-            ]
+    def missing(self, series: Series, gaps: list[Stretch]) -> bool:
+        """Whether any of the gaps is still open."""
+        with self.sources.database.transaction() as connection:
+            return any(
+                stretch.state is State.MISSING for gap in gaps for stretch in stretches(connection, series, gap.span)
+            )
 
     def _settle(self, series: Series, gaps: list[Stretch], failures: _Failures) -> None:
         """Prove what was closed against the stored rows, and what was before any listing; note the try on the rest."""
-        now = self.clock()
+        database, now = self.sources.database, self.sources.clock()
         for gap in gaps:
-            audit_series(self.database, series, now, gap.span)
-            with self.database.transaction() as connection:
+            audit_series(database, series, now, gap.span)
+            with database.transaction() as connection:
                 lock_series(connection, series)
                 left = [s for s in stretches(connection, series, gap.span) if s.state is State.MISSING]
                 # Not while one may yet have older history: it would show that it was listed before.
@@ -208,11 +184,40 @@ class Healer:
         return replace(gap, tries=tries, state=State.UNRECOVERABLE, next_try_at=None, last_error=reason)
 
     def _count(self, series: Series, gaps: list[Stretch], result: Healed) -> None:
-        with self.database.transaction() as connection:
+        with self.sources.database.transaction() as connection:
             for gap in gaps:
                 for stretch in stretches(connection, series, gap.span):
                     name = "filled" if stretch.state is State.PRESENT else stretch.state.value
                     setattr(result, name, getattr(result, name) + candles_in(series, _overlap(stretch, gap)))
+
+
+class _Filling:
+    """Takes pages of a series and stores each at once; see `asking.Taker`. Every source is asked for all of it."""
+
+    goes_on = False
+
+    def __init__(self, healer: Healer, series: Series, gaps: list[Stretch], purpose: Purpose) -> None:
+        self.reached = purpose.span.start
+        self.gave: list[str] = []
+        self._healer, self._series, self._gaps, self._purpose = healer, series, gaps, purpose
+
+    def begin(self) -> None:
+        pass
+
+    async def take(self, page: Page) -> None:
+        if not page.holds_something:
+            return
+        # Only what the rows themselves show.
+        batch = batch_of(self._series, [page], rows_span([page], self.reached))
+        await committed(lambda: self._healer.store(batch, self._purpose))
+        if page.source not in self.gave:
+            self.gave.append(page.source)
+
+    async def end(self, *, through: bool) -> None:
+        pass
+
+    async def enough(self) -> bool:
+        return not await asyncio.to_thread(self._healer.missing, self._series, self._gaps)
 
 
 @dataclass(slots=True)
@@ -265,24 +270,3 @@ def _listed_as(connection: Connection, series: Series) -> tuple[str, datetime] |
 
 def _overlap(stretch: Stretch, gap: Stretch) -> Stretch:
     return replace(stretch, start=max(stretch.start, gap.start), end=min(stretch.end, gap.end))
-
-
-def _batch(series: Series, page: Page, asked: TimeRange) -> Batch:
-    times = page.frame["timestamp"]
-    # Where no row is good, none shows anything: the moment that was asked for first stands for the page.
-    first, last = times.min() or asked.start, times.max() or asked.start
-    assert isinstance(first, datetime)
-    assert isinstance(last, datetime)
-    return Batch(
-        series=series,
-        frame=page.frame.sort(pl.col("timestamp"), maintain_order=True),
-        source=page.source,
-        fetched_at=page.fetched_at,
-        requested_at=page.requested_at,
-        # Only what the rows themselves show: the settling audit judges the rest.
-        span=TimeRange(first, last + timedelta(microseconds=1)),
-        response_ms=page.response_ms,
-        quota_remaining=page.quota_remaining,
-        contract=page.contract,
-        unread=page.rejected,
-    )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID, uuid4
 
 import polars as pl
 
 from market_data.model.dataset import CANDLES, EXACT
 from market_data.model.errors import UnsupportedRequest, UsageError
 from market_data.model.instrument import Series
-from market_data.model.provider import Provider
+from market_data.model.provider import Page, Provider
 from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.fetch.asking import Question, Sources, ask
+from market_data.pipeline.fetch.gathering import rows_span
+from market_data.pipeline.fetch.runs import recorded
 from market_data.pipeline.write.normalise import normalise
 from market_data.pipeline.write.tolerance import TOLERANCES, relative_difference, tolerance
 from market_data.storage.series.due import lock_instrument, note_due
@@ -74,7 +78,7 @@ class Reconciliation:
 
 
 async def reconcile(
-    database: Database, provider: Provider, source: str, series: Series, span: TimeRange, now: datetime
+    sources: Sources, provider: Provider, source: str, series: Series, span: TimeRange, run_id: UUID | None = None
 ) -> Reconciliation:
     """Fetch a span from another source, compare, and record the disagreements.
 
@@ -90,16 +94,48 @@ async def reconcile(
     """
     if provider.capability(CANDLES, series.instrument, series.timeframe) is None:
         raise UnsupportedRequest(f"{provider.name} serves no {series} candles")
-    frames, sources = [], []
-    async for page in provider.fetch_candles_from(
-        source, series.instrument, series.timeframe, span.start, span.end, now=now
-    ):
-        frames.append(page.frame)
-        sources.append(page.source)
-    # A provider may have had to use another of its markets: what is recorded is who really answered.
-    answered = sources[0] if sources else source
-    other = pl.concat(frames) if frames else CANDLES.empty()
-    return await asyncio.to_thread(_compare_stored, database, answered, series, span, other, now)
+    run_id, now = run_id or uuid4(), sources.clock()
+    instrument, timeframe = series.instrument, series.timeframe
+    question = Question(dataset=CANDLES, instrument=instrument, timeframe=timeframe, span=span, now=now, run_id=run_id)
+
+    def pages(asked: Provider, start: datetime) -> AsyncIterator[Page]:
+        return asked.fetch_candles_from(source, instrument, timeframe, start, span.end, now=now)
+
+    async with recorded(sources, "reconcile", instrument, run_id, timeframe=timeframe):
+        taker = _Comparing(span.start)
+        answer = await ask(sources, question, taker, [provider], pages)
+        if answer.error is not None:
+            raise answer.error
+        if answer.skipped:
+            raise UnsupportedRequest("; ".join(answer.skipped))
+        # A provider may have had to use another of its markets: what is recorded is who really answered.
+        answered = taker.pages[0].source if taker.pages else source
+        other = pl.concat([CANDLES.empty(), *(page.frame for page in taker.pages)])
+        return await asyncio.to_thread(_compare_stored, sources.database, answered, series, span, other, now)
+
+
+class _Comparing:
+    """Keeps the pages of a source, and stores none; see `asking.Taker`."""
+
+    goes_on = True
+
+    def __init__(self, start: datetime) -> None:
+        self.reached = start
+        self.pages: list[Page] = []
+
+    def begin(self) -> None:
+        pass
+
+    async def take(self, page: Page) -> None:
+        if page.frame.height:
+            self.pages.append(page)
+            self.reached = rows_span([page], self.reached).end
+
+    async def end(self, *, through: bool) -> None:
+        pass
+
+    async def enough(self) -> bool:
+        return True
 
 
 def compare(stored: pl.DataFrame, other: pl.DataFrame, source: str) -> tuple[pl.DataFrame, list[FieldDifferences]]:

@@ -26,6 +26,7 @@ from market_data.storage.series.verdict import COMPARED, MANUAL, Verdict, classi
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import audit
+from market_data.storage.work.runs import end_run, start_run
 
 REASON: Final = "manual_correction"
 
@@ -128,9 +129,9 @@ class Amender:
         return next_moment(connection, series, self.clock())
 
     def _write(self, connection: Connection, series: Series, judged: pl.DataFrame, origin: Origin, kind: str) -> Change:
-        audit.start_run(connection, origin.run_id, kind, series, origin.now)
+        start_run(connection, origin.run_id, kind, series.instrument, origin.now, timeframe=series.timeframe)
         change = apply(connection, Reader(self.database), self.shelves, series, judged, origin)
-        audit.finish_run(connection, origin.run_id, change.counts, None, origin.now)
+        end_run(connection, origin.run_id, "completed", origin.now, counts=change.counts)
         for span in change.spans:
             audit.refresh_quality(connection, series.instrument, span, origin.now)
         return change

@@ -34,6 +34,7 @@ from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.gathered import Writes
 from market_data.storage.work import audit
 from market_data.storage.work.quarantine import quarantine, quarantine_unread
+from market_data.storage.work.runs import hold_run, record_progress
 
 Written = TypeVar("Written")
 Clock = Callable[[], datetime]
@@ -66,11 +67,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purpose:
-    """On whose behalf rows are written: the run, its whole range, and where its progress is noted."""
+    """On whose behalf rows are written: the run, its whole range, and where its progress is noted.
+
+    Attributes:
+        owner: of the run, without which nothing is committed any more; None where a run needs none.
+    """
 
     run_id: UUID
     span: TimeRange
     actor: str = "enrich"
+    owner: int | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ def ingest(
     with them whatever `also` writes.
 
     Raises:
-        StorageError, DatabaseUnavailable: nothing of the batch is stored then.
+        MarketDataError: of storage; nothing of the batch is stored then.
     """
     outcome = Outcome()
     started = time.perf_counter()
@@ -189,6 +195,8 @@ def store(
 ) -> None:
     """Write a checked batch, scored and identified, in the caller's transaction."""
     series, started = batch.series, time.perf_counter()
+    if purpose.owner is not None:
+        hold_run(connection, purpose.run_id, purpose.owner)
     lock_instrument(connection, series.instrument, exclusive=False)
     lock_series(connection, series)
     # Only now: a writer that waited must not date its change before the one it waited for.
@@ -229,4 +237,4 @@ def log_batch(connection: Writes, batch: Batch, purpose: Purpose, counts: Counts
         quota_remaining=batch.quota_remaining,
     )
     audit.log_fetch(connection, fetch, now)
-    audit.record_progress(connection, batch.series, purpose.run_id, purpose.span, batch.span.end, now)
+    record_progress(connection, batch.series, purpose.run_id, purpose.span, batch.span.end, now, purpose.owner)

@@ -7,13 +7,13 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
 
-from market_data.model.errors import MalformedPayload
+from market_data.model.errors import MalformedPayload, MarketDataError
 from market_data.model.rows import Rows
 from market_data.model.timeframe import TimeRange
 from market_data.providers.binance.client import Client
@@ -59,6 +59,36 @@ class Piece:
         while day < self.span.end:
             yield Piece(TimeRange(max(day, self.span.start), min(day + DAY, self.span.end)), day, monthly=False)
             day += DAY
+
+
+@dataclass(slots=True)
+class Unread:
+    """Files that could not be read; each costs itself, and is told once the others are handed on."""
+
+    failures: list[tuple[Piece, MarketDataError]] = field(default_factory=list)
+
+    def note(self, piece: Piece, error: MarketDataError) -> None:
+        """Keep an error that concerns this file alone; raise any other."""
+        if not error.contained:
+            raise error
+        self.failures.append((piece, error))
+
+    def __contains__(self, piece: Piece) -> bool:
+        return any(failure[0] == piece for failure in self.failures)
+
+    def forget(self, piece: Piece) -> None:
+        """The same is had elsewhere."""
+        self.failures = [failure for failure in self.failures if failure[0] != piece]
+
+    def tell(self) -> None:
+        """Say which they were.
+
+        Raises:
+            MalformedPayload: when there were any.
+        """
+        if self.failures:
+            days = ", ".join(piece.label for piece, _ in sorted(self.failures, key=lambda one: one[0].day))
+            raise MalformedPayload(f"the archive's files of {days} cannot be read: {self.failures[0][1]}")
 
 
 def pieces(span: TimeRange, now: datetime, *, monthly: bool = True) -> list[Piece]:

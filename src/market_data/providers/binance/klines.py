@@ -12,10 +12,10 @@ import structlog
 
 from market_data.model.contract import Listing
 from market_data.model.dataset import CANDLES
-from market_data.model.errors import MalformedPayload, MarketDataError, UnknownInstrument
+from market_data.model.errors import MalformedPayload, MarketDataError, Where
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Page
-from market_data.model.rows import Rows
+from market_data.model.rows import Rows, joined
 from market_data.model.session import grid
 from market_data.model.timeframe import Timeframe, TimeRange, from_micros
 from market_data.providers.binance import archive
@@ -101,21 +101,54 @@ class Candles:
                 if found is not None and found.holds_something:
                     yield found
 
+    async def by_the_other_door(self, span: TimeRange, error: MarketDataError) -> AsyncIterator[Page]:
+        """Candles of the archive where REST failed with `error`, which is raised unless they are all there can be.
+
+        What was settled or delisted is in the list still, but REST knows it no more: what the archive has of it is all.
+        """
+        until = min(span.end, self.listing.valid_to or span.end)
+        reached, gave = span.start, False
+        for piece in archive.pieces(span, self.now):
+            try:
+                page = await self._file(piece)
+                found = [page] if page is not None or not piece.monthly else [await self._file(d) for d in piece.days()]
+            except MarketDataError as failure:
+                if failure.where is not Where.SOURCE:
+                    raise
+                raise error from failure
+            if any(each is None for each in found) and piece.span.start < until and not error.answered:
+                break
+            for each in found:
+                if each is not None and each.holds_something:
+                    yield each
+                    gave = True
+            reached = piece.span.end
+        if not (gave if error.answered else reached >= until):
+            raise error
+
     async def _ask(self, window: Window) -> Page:
-        response = await self.client.get(
-            self.market,
-            f"/{self.kind}",
-            symbol=self.listing.raw_symbol,
-            interval=self.timeframe.value,
-            startTime=millis(window.span.start),
-            # Inclusive at the source.
-            endTime=millis(window.span.end) - 1,
-            limit=window.limit,
-        )
-        rows = parse_klines(response.body)
-        if (sent := rows.frame.height + rows.rejected.height) > window.limit:
-            raise MalformedPayload(f"binance sent {sent} klines where at most {window.limit} were asked for")
-        return self._page(self._kept(rows, window.span), self.market.source, response)
+        """The candles of a window; a page that ends before it does is asked on from its last row, until none come."""
+        answers, begin = list[Rows](), window.span.start
+        while True:
+            response = await self.client.get(
+                self.market,
+                f"/{self.kind}",
+                symbol=self.listing.raw_symbol,
+                interval=self.timeframe.value,
+                startTime=millis(begin),
+                # Inclusive at the source.
+                endTime=millis(window.span.end) - 1,
+                limit=window.limit,
+            )
+            rows = parse_klines(response.body)
+            if (sent := rows.frame.height + rows.rejected.height) > window.limit:
+                raise MalformedPayload(f"binance sent {sent} klines where at most {window.limit} were asked for")
+            answers.append(rows)
+            following = begin if rows.frame.is_empty() else rows.frame["timestamp"][-1] + self.timeframe.duration
+            if not begin < following < window.span.end:
+                whole = joined(answers, rows.frame.clear())
+                return self._page(self._kept(whole, window.span), self.market.source, response)
+            begin = following
 
     def _kept(self, rows: Rows, span: TimeRange) -> Rows:
         """Closed rows of the span, in order; a row repeated exactly once, one that differs left for the rules."""
@@ -149,7 +182,14 @@ class Candles:
             yield last
             return
         overlap = TimeRange(max(last.frame["timestamp"][0], seam - self._overlap), seam)
-        again = [page.frame async for page in self.from_rest(overlap)]
+        try:
+            again = [page.frame async for page in self.from_rest(overlap)]
+        except MarketDataError as error:
+            if error.where is not Where.SOURCE:
+                raise
+            # Of a contract that was settled REST tells nothing any more; what the archive has stands.
+            log.warning("archive not compared with REST", symbol=self.listing.raw_symbol, error=str(error))
+            again = []
         yield replace(last, frame=settled(last.frame, pl.concat([CANDLES.empty(), *again]), NOTE_DIFFERED))
 
     @property
@@ -163,9 +203,13 @@ class Candles:
             found = await self._file(piece)
             if found is not None:
                 return [await self._confirmed(found)] if found.holds_something else []
-        except MalformedPayload as error:
+        except MarketDataError as error:
             # Rejected, tried again, reported; the same candles can be had elsewhere.
+            if error.where is not Where.SOURCE:
+                raise
             log.warning("archive file refused", path=self._path(piece), error=str(error))
+            if not error.contained:
+                return [page async for page in self.from_rest(piece.span)]
             note = NOTE_CHECKSUM
         if piece.monthly:
             return [page for day in piece.days() for page in await self._piece(day)]
@@ -233,12 +277,12 @@ async def candles(
             return
         async for page in fetch(TimeRange(first, end)):
             yield page
-            reached = page.frame["timestamp"][-1] + timeframe.duration
-    except UnknownInstrument:
-        # What is settled or delisted is in the list still, but REST knows it no more: the archive keeps it.
-        if only is not None:
+            if page.frame.height:
+                reached = page.frame["timestamp"][-1] + timeframe.duration
+    except MarketDataError as error:
+        if only is not None or error.where is not Where.SOURCE or not client.settings.use_archive:
             raise
-        async for page in asked.from_files(TimeRange(reached, end)):
+        async for page in asked.by_the_other_door(TimeRange(reached, end), error):
             yield page
 
 

@@ -21,6 +21,7 @@ from market_data.model.dataset import (
     TAKER_VOLUMES,
     Dataset,
 )
+from market_data.model.errors import MarketDataError
 from market_data.model.provider import Page
 from market_data.model.rows import Rows, joined
 from market_data.model.timeframe import EPOCH, Timeframe, TimeRange
@@ -102,13 +103,15 @@ async def statistics(
     since = max(FIRST_METRICS_DAY, listing.valid_from or FIRST_METRICS_DAY)
     span = TimeRange(max(span.start, since), min(span.end, now))
     seam = max(span.start, now - REST_REACH)
+    unread = archive.Unread()
     if span.start < seam and client.settings.use_archive:
-        async for page in _from_archive(client, wanted, listing, TimeRange(span.start, min(seam, span.end)), now):
+        older = TimeRange(span.start, min(seam, span.end))
+        async for page in _from_archive(client, wanted, listing, older, now, unread):
             yield page
     if seam < span.end:
         for series in wanted:
             async for page in _from_rest(client, series, listing, TimeRange(seam, span.end), now):
-                newest = page.frame["timestamp"][-1]
+                newest = page.frame["timestamp"][-1] if page.frame.height else newest
                 yield page
     if dataset is OPEN_INTEREST and asked_until >= now:
         response = await client.get(USD_M, "/openInterest", symbol=listing.raw_symbol)
@@ -117,6 +120,7 @@ async def statistics(
         fresh = pl.col("timestamp").is_between(span.start, now) & (pl.col("timestamp") > pl.lit(newest or EPOCH))
         present = parse_present(response.body).with_frame(lambda frame: frame.filter(fresh))
         yield client.page(present, USD_M.source, response)
+    unread.tell()
 
 
 async def funding(client: Client, listing: Listing, span: TimeRange, now: datetime) -> AsyncIterator[Page]:
@@ -129,7 +133,8 @@ async def funding(client: Client, listing: Listing, span: TimeRange, now: dateti
         rows = parse_funding(response.body)
         inside = rows.frame.filter(_within(TimeRange(begin, end))).sort("timestamp", maintain_order=True)
         yield client.page(Rows(inside, rows.rejected), USD_M.source, response)
-        if rows.frame.height + rows.rejected.height < FUNDING_ROWS or not inside.height:
+        # However short a page is: only one without anything new says that there is no more.
+        if not inside.height:
             return
         begin = inside["timestamp"].max() + timedelta(milliseconds=1)  # type: ignore[operator,assignment]
 
@@ -239,7 +244,7 @@ def ends_of_labels(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 async def _from_rest(
     client: Client, series: Series, listing: Listing, span: TimeRange, now: datetime
 ) -> AsyncIterator[Page]:
-    async def ask(window: TimeRange) -> tuple[Rows, Response]:
+    async def page(window: TimeRange) -> tuple[Rows, Response]:
         response = await client.get_statistics(
             series.path,
             symbol=listing.raw_symbol,
@@ -250,6 +255,18 @@ async def _from_rest(
         )
         refuse_others(response.body, listing.raw_symbol)
         return parse_series(response.body, series), response
+
+    async def ask(window: TimeRange) -> tuple[Rows, Response]:
+        """All of a window: what a page lacks behind its last row and before its first is asked for, until none is."""
+        rows, response = await page(window)
+        first, answers = rows, [rows]
+        while rows.frame.height and (later := rows.frame["timestamp"].max() + PERIOD.duration) < window.end:  # type: ignore[operator]
+            rows, response = await page(TimeRange(later, window.end))  # type: ignore[arg-type]
+            answers.append(rows)
+        while first.frame.height and (begun := first.frame["timestamp"].min()) >= window.start + PERIOD.duration:  # type: ignore[operator]
+            first, _ = await page(TimeRange(window.start, begun))  # type: ignore[arg-type]
+            answers.append(first)
+        return joined(answers, rows.frame.clear()), response
 
     # A label may be the start or the end: the newest decides for all, so it is asked for first.
     windows = list(TimeRange(span.start - PERIOD.duration, span.end).split(ROWS * PERIOD.duration))
@@ -263,20 +280,27 @@ async def _from_rest(
 
 
 async def _from_archive(
-    client: Client, wanted: list[Series], listing: Listing, span: TimeRange, now: datetime
+    client: Client, wanted: list[Series], listing: Listing, span: TimeRange, now: datetime, unread: archive.Unread
 ) -> AsyncIterator[Page]:
-    async def ask(piece: archive.Piece) -> tuple[archive.Piece, tuple[bytes, Response] | None]:
+    async def ask(piece: archive.Piece) -> tuple[Rows, Response] | None:
         name = f"{listing.raw_symbol}-metrics-{piece.label}.zip"
-        return piece, await archive.download(client, f"{USD_M.archive}/daily/metrics/{listing.raw_symbol}/{name}")
+        try:
+            found = await archive.download(client, f"{USD_M.archive}/daily/metrics/{listing.raw_symbol}/{name}")
+            if found is not None:
+                csv, response = found
+                read = (parse_metrics(csv, series, piece.day) for series in wanted)
+                return joined(read, wanted[0].dataset.empty()), response
+            log.warning("no metrics in the archive", symbol=listing.raw_symbol, day=piece.label)
+        except MarketDataError as error:
+            unread.note(piece, error)
+        return None
 
     # The end of a day's last five minutes is the next day's midnight.
     days = archive.pieces(TimeRange(span.start - PERIOD.duration, span.end), now, monthly=False)
-    async for piece, found in fetch_ordered(days, ask, concurrency=CONCURRENCY):
+    async for found in fetch_ordered(days, ask, concurrency=CONCURRENCY):
         if found is None:
-            log.warning("no metrics in the archive", symbol=listing.raw_symbol, day=piece.label)
             continue
-        csv, response = found
-        rows = joined((parse_metrics(csv, series, piece.day) for series in wanted), wanted[0].dataset.empty())
+        rows, response = found
         frame = rows.frame.filter(_within(span)).sort("timestamp", maintain_order=True)
         yield client.page(Rows(frame, rows.rejected), f"{listing.provider}:archive", response)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import polars as pl
 
 from market_data.model.contract import Listing
 from market_data.model.dataset import EXACT, TRADES
-from market_data.model.errors import MalformedPayload, UnsupportedRequest
+from market_data.model.errors import MalformedPayload, MarketDataError, UnsupportedRequest
 from market_data.model.provider import Page
 from market_data.model.rows import VALUE_UNREADABLE, Rows, rejections
 from market_data.model.timeframe import TimeRange
@@ -61,34 +62,47 @@ async def trades(
     files = archive.pieces(span, now, monthly=False) if client.settings.use_archive else []
     files = [piece for piece in files if piece.span.start < recent]
 
-    async def ask(piece: archive.Piece) -> tuple[archive.Piece, tuple[bytes, Response] | None]:
-        name = f"{listing.raw_symbol}-aggTrades-{piece.label}.zip"
-        path = f"{market.archive}/{piece.period}/aggTrades/{listing.raw_symbol}/{name}"
-        return piece, await archive.download(client, path)
-
-    begin, found_any = span.start, False
+    unread, begin, found_any = archive.Unread(), span.start, False
     lacking: list[str] = []
+    ask = partial(_file, client, f"{market.archive}/daily/aggTrades/{listing.raw_symbol}", listing, unread)
     async for piece, found in fetch_ordered(files, ask, concurrency=FILES_AT_ONCE):
         if found is None:
             if piece.span.start >= recent:
                 break
             # Before the first file there is, the contract was not traded yet.
-            lacking += [piece.label] if found_any and market is not SPOT_MARKET else []
+            lacking += [piece.label] if found_any and market is not SPOT_MARKET and piece not in unread else []
             if market is SPOT_MARKET:
+                # The other door.
+                unread.forget(piece)
                 async for page in _from_rest(client, market, listing, piece.span):
                     yield page
         else:
             found_any = True
             csv, response = found
-            for rows in file_rows(csv, piece.span):
-                yield _page(client, listing, rows, f"{listing.provider}:archive", response)
+            try:
+                for rows in file_rows(csv, piece.span):
+                    yield _page(client, listing, rows, f"{listing.provider}:archive", response)
+            except MarketDataError as error:
+                unread.note(piece, error)
         begin = piece.span.end
     begin = max(begin, oldest)
     if begin < span.end:
         async for page in _from_rest(client, market, listing, TimeRange(begin, span.end)):
             yield page
+    unread.tell()
     if lacking:
         raise MalformedPayload(f"binance's archive has no trades of {listing.raw_symbol} of {', '.join(lacking)}")
+
+
+async def _file(
+    client: Client, folder: str, listing: Listing, unread: archive.Unread, piece: archive.Piece
+) -> tuple[archive.Piece, tuple[bytes, Response] | None]:
+    """A day's file; None where there is none, or it cannot be read, which is kept in `unread`."""
+    try:
+        return piece, await archive.download(client, f"{folder}/{listing.raw_symbol}-aggTrades-{piece.label}.zip")
+    except MarketDataError as error:
+        unread.note(piece, error)
+        return piece, None
 
 
 async def _from_rest(client: Client, market: Market, listing: Listing, span: TimeRange) -> AsyncIterator[Page]:

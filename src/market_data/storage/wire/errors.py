@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from market_data.model.errors import (
     BadCredentials,
     ConfigError,
+    DatabaseBusy,
     DatabaseReadOnly,
     DatabaseUnavailable,
     DiskFull,
@@ -20,7 +21,7 @@ from market_data.model.errors import (
     MissingPrivilege,
     SchemaMismatch,
     StorageError,
-    TransientError,
+    Where,
 )
 
 # Serialization failure and deadlock: the transaction was rolled back whole and may simply be run again.
@@ -62,12 +63,12 @@ def translated(conninfo: str) -> Iterator[None]:
 
 
 def translate(error: Exception, conninfo: str) -> MarketDataError:
-    """Our error for one of psycopg or psycopg_pool."""
+    """Our error for one of psycopg or psycopg_pool; whatever its class, it lies with storage."""
     message = _without_password(_message(error), conninfo)
     state = sqlstate(error)
-    if state is None:
-        return _connection_failure(error, message, conninfo)
-    return _by_state(state, message, conninfo)
+    found = _connection_failure(error, message, conninfo) if state is None else _by_state(state, message, conninfo)
+    found.where = Where.STORAGE
+    return found
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -98,7 +99,7 @@ def _by_state(state: str, message: str, conninfo: str) -> MarketDataError:
     if state in ("42P01", "42703", "42883", "42704"):
         return SchemaMismatch(f"{message}: the schema is not the one of this program; run `market-data db upgrade`.")
     if state in RETRYABLE or state in ("55P03", "53200", "57014", "40003"):
-        return TransientError(f"The database is busy, try again: {message}")
+        return DatabaseBusy(f"The database is busy, try again: {message}")
     if state.startswith(("08", "57P")) or state in ("53300", "25P03", "25P04"):
         return DatabaseUnavailable(f"{where} cannot be reached: {message}")
     return StorageError(f"The database refused ({state}): {message}")

@@ -1,4 +1,4 @@
-"""What happened: runs, fetch and compute logs, disagreements, quality per day, status and backfill progress.
+"""What happened: fetch and compute logs, disagreements, quality per day, status.
 
 Every function writes inside the caller's transaction, so that a row and the record of how it came commit together.
 """
@@ -11,9 +11,7 @@ from typing import Final
 from uuid import UUID
 
 import polars as pl
-from psycopg.types.json import Jsonb
 
-from market_data.model.errors import MarketDataError, UnknownInstrument, UnsupportedRequest
 from market_data.model.instrument import Instrument, Series
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange
 from market_data.storage.series.present import Counts
@@ -40,32 +38,8 @@ class Fetch:
     response_ms: float | None
     quota_remaining: float | None
     error: str | None = None
-
-
-def start_run(connection: Connection, run_id: UUID, kind: str, series: Series, now: datetime) -> None:
-    """Open a run: one execution of a task for a series; one that was cut short is open again."""
-    connection.execute(
-        "INSERT INTO runs (id, kind, symbol, asset_class, timeframe, started_at, status) "
-        "VALUES (%s, %s, %s, %s, %s, %s, 'in_progress') "
-        "ON CONFLICT (id) DO UPDATE SET finished_at = NULL, status = 'in_progress', error = NULL",
-        [run_id, kind, *series.key, now],
-    )
-
-
-def finish_run(connection: Connection, run_id: UUID, counts: Counts, error: str | None, now: datetime) -> None:
-    """Close a run with its counts and, when it failed, why."""
-    connection.execute(
-        "UPDATE runs SET finished_at = %s, status = %s, counts = %s, error = %s WHERE id = %s",
-        [now, "failed" if error else "completed", Jsonb(_counts(counts)), error, run_id],
-    )
-
-
-def stop_run(connection: Connection, run_id: UUID, counts: Counts, now: datetime) -> None:
-    """Close a run that was told to stop, with its counts so far."""
-    connection.execute(
-        "UPDATE runs SET finished_at = %s, status = 'cancelled', counts = %s WHERE id = %s",
-        [now, Jsonb(_counts(counts)), run_id],
-    )
+    well: bool = True
+    """Whether it did what it was for; a source that has nothing may have answered well."""
 
 
 def log_fetch(connection: Writes, fetch: Fetch, now: datetime) -> None:
@@ -91,43 +65,13 @@ def log_fetch(connection: Writes, fetch: Fetch, now: datetime) -> None:
             counts.kept,
             counts.rejected,
             fetch.response_ms,
-            fetch.error is None,
+            fetch.well,
             fetch.error,
             None if fetch.quota_remaining is None else int(fetch.quota_remaining),
             fetch.run_id,
             now,
         ],
     )
-
-
-def log_failure(
-    database: Database,
-    instrument: Instrument,
-    dataset: str,
-    timeframe: Timeframe | None,
-    source: str,
-    span: TimeRange,
-    run_id: UUID,
-    error: MarketDataError,
-    now: datetime,
-) -> None:
-    """Append a fetch that failed to enrichment_fetch_log, in its own transaction; not where the source answered."""
-    if isinstance(error, UnknownInstrument | UnsupportedRequest):
-        return
-    fetch = Fetch(
-        instrument=instrument,
-        timeframe=timeframe,
-        dataset=dataset,
-        run_id=run_id,
-        source=source,
-        span=span,
-        counts=Counts(),
-        response_ms=None,
-        quota_remaining=None,
-        error=f"{type(error).__name__}: {error}",
-    )
-    with database.transaction() as connection:
-        log_fetch(connection, fetch, now)
 
 
 def log_compute(
@@ -243,26 +187,6 @@ def _errors(connection: Connection, series: Series, error: str | None) -> str | 
     return "; ".join(f"{timeframe.value}: {failed[timeframe]}" for timeframe in Timeframe if timeframe in failed)
 
 
-def record_progress(
-    connection: Writes, series: Series, job_id: UUID, span: TimeRange, done_until: datetime, now: datetime
-) -> None:
-    """Note in backfill_state how far a series has come; committed with the rows themselves."""
-    status = "completed" if done_until >= span.end else "in_progress"
-    connection.execute(
-        "INSERT INTO backfill_state (symbol, asset_class, timeframe, backfill_job_id, start_date, end_date, "
-        "last_successful_date, status, retry_count, created_at, updated_at) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 0, %s, %s) "
-        "ON CONFLICT (backfill_job_id, symbol, asset_class, dataset, timeframe) DO UPDATE SET "
-        "last_successful_date = excluded.last_successful_date, status = excluded.status, "
-        "updated_at = excluded.updated_at",
-        [*series.key, job_id, span.start, span.end, done_until, status, now, now],
-    )
-
-
-def _counts(counts: Counts) -> dict[str, int]:
-    return {name: getattr(counts, name) for name in Counts.__slots__}
-
-
 _QUALITY_OF_DAYS = """
 INSERT INTO data_quality_metrics AS q (symbol, asset_class, date, total_records, validated_records, validation_rate,
     gaps_detected, anomalies_detected, avg_quality_score, data_completeness, sources_used, created_at, updated_at)
@@ -286,7 +210,7 @@ SELECT timeframe, error FROM (
     SELECT DISTINCT ON (r.timeframe) r.timeframe, r.error FROM runs r
     LEFT JOIN tracked_symbols t ON (t.symbol, t.asset_class) = (r.symbol, r.asset_class) AND t.active
     WHERE r.symbol = %s AND r.asset_class = %s AND r.timeframe <> %s AND r.kind = 'enrich'
-        AND r.status IN ('completed', 'failed') AND (t.symbol IS NULL OR r.timeframe = ANY(t.timeframes))
+        AND r.status IN ('completed', 'partial', 'failed') AND (t.symbol IS NULL OR r.timeframe = ANY(t.timeframes))
     ORDER BY r.timeframe, r.started_at DESC
 ) newest WHERE error IS NOT NULL
 """

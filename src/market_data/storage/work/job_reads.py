@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,24 @@ from market_data.model.job import JobState, Kind, PartState, Status, Task
 from market_data.model.timeframe import Timeframe
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
+
+
+def some(*statuses: str) -> str:
+    """The condition that a job has parts of these statuses."""
+    listed = ", ".join(f"'{status}'" for status in statuses)
+    return f"EXISTS (SELECT FROM job_parts p WHERE p.job_id = j.id AND p.status IN ({listed}))"
+
+
+OVER: Final = f"NOT {some('queued', 'in_progress')}"
+WENT_WELL: Final = f"(NOT {some('failed', 'cancelled')})"
+# As `JobState.status` says it, for the database.
+WITH_STATUS: Final = {
+    Status.QUEUED: f"{some('queued')} AND NOT {some('in_progress', 'completed', 'failed', 'cancelled')}",
+    Status.IN_PROGRESS: f"NOT ({OVER}) AND {some('in_progress', 'completed', 'failed', 'cancelled')}",
+    Status.FAILED: f"{OVER} AND {some('failed')} AND NOT {some('completed')}",
+    Status.CANCELLED: f"{OVER} AND {some('cancelled')} AND ({some('completed')} OR NOT {some('failed')})",
+    Status.COMPLETED: f"{OVER} AND NOT {some('cancelled')} AND ({some('completed')} OR NOT {some('failed')})",
+}
 
 
 def mean_quality(database: Database, series: Series, start: datetime | None, end: datetime | None) -> float | None:
@@ -53,16 +72,29 @@ def read_jobs(
     ]  # fmt: skip
 
 
-def pace(database: Database) -> float | None:
-    """Rows per second of the parts that ended last; None when there is nothing to go by."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the parts went that ended last: rows per second, and the seconds of the quickest of them."""
+
+    rows_per_second: float
+    quickest_seconds: float
+
+    def seconds(self, rows: int) -> float:
+        """How long so many rows take, at least as long as the quickest part."""
+        return max(rows / self.rows_per_second, self.quickest_seconds)
+
+
+def pace(database: Database) -> Pace | None:
+    """None when there is nothing to go by."""
     rows = database.rows(
-        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace FROM ("
+        "SELECT sum(rows) / nullif(extract(epoch FROM sum(spent)), 0) AS pace, "
+        "extract(epoch FROM min(spent)) AS quickest FROM ("
         "SELECT finished_at - started_at AS spent, (SELECT sum(value::bigint) FROM jsonb_each_text(counts)) AS rows "
         "FROM job_parts WHERE finished_at IS NOT NULL AND status = 'completed' AND kind IN ('enrich', 'backfill') "
         "ORDER BY finished_at DESC LIMIT 50) recent"
     )
-    found = rows[0]["pace"]
-    return float(found) if found else None
+    found = rows[0]
+    return Pace(float(found["pace"]), float(found["quickest"])) if found["pace"] else None
 
 
 def queue_depth(database: Database) -> dict[str, int]:

@@ -92,19 +92,19 @@ def twin_of(task: Task) -> tuple[str, str | None, str | None, str | None, str | 
     return (task.kind.value, *_identity(task), task.dataset)
 
 
-def begin_part(connection: Connection, job_id: UUID, number: int, now: datetime) -> PartState | None:
-    """Mark a part as being worked on and return it; None when it is over already."""
+def begin_part(connection: Connection, job_id: UUID, number: int, owner: int, now: datetime) -> PartState | None:
+    """Mark a part as being worked on by an owner and return it; None when it is over already."""
     changed = connection.execute(
-        "UPDATE job_parts SET status = 'in_progress', started_at = coalesce(started_at, %s) "
+        "UPDATE job_parts SET status = 'in_progress', owner = %s, started_at = coalesce(started_at, %s) "
         "WHERE job_id = %s AND number = %s AND status IN ('queued', 'in_progress') RETURNING run_id",
-        [now, job_id, number],
+        [owner, now, job_id, number],
     ).fetchone()
     if changed is None:
         return None
     connection.execute(
-        "UPDATE backfill_state SET status = 'in_progress', updated_at = %s WHERE backfill_job_id = %s "
+        "UPDATE backfill_state SET status = 'in_progress', owner = %s, updated_at = %s WHERE backfill_job_id = %s "
         "AND status <> 'completed'",
-        [now, changed[0]],
+        [owner, now, changed[0]],
     )
     return read_part(connection, job_id, number)
 
@@ -122,25 +122,28 @@ def note_dataset_progress(connection: Connection, run_id: UUID, until: datetime,
     )
 
 
-def requeue_part(connection: Connection, run_id: UUID, error: str | None, *, counts_as_try: bool) -> None:
-    """Put a part back to where it waits, with why, and with what it has done so far."""
-    connection.execute(
+def requeue_part(connection: Connection, run_id: UUID, owner: int, error: str | None, *, counts_as_try: bool) -> None:
+    """Put a part back to where it waits, with why, and with what it has done so far; not when it is another's now."""
+    changed = connection.execute(
         "UPDATE job_parts SET status = 'queued', attempts = attempts + %s, error = %s, counts = %s, sources = %s "
-        "WHERE run_id = %s AND status = 'in_progress'",
+        "WHERE run_id = %s AND status = 'in_progress' AND owner = %s",
         [
             int(counts_as_try), error, Jsonb(fetched_counts(connection, run_id)),
-            fetched_sources(connection, run_id), run_id,
+            fetched_sources(connection, run_id), run_id, owner,
         ],
-    )  # fmt: skip
-    connection.execute(
-        "UPDATE backfill_state SET retry_count = retry_count + %s, error_message = %s WHERE backfill_job_id = %s",
-        [int(counts_as_try), error, run_id],
-    )
+    ).rowcount  # fmt: skip
+    if changed:
+        connection.execute(
+            "UPDATE backfill_state SET retry_count = retry_count + %s, error_message = %s, "
+            "status = CASE WHEN status = 'completed' THEN status ELSE 'pending' END WHERE backfill_job_id = %s",
+            [int(counts_as_try), error, run_id],
+        )
 
 
 def end_part(
     connection: Connection,
     run_id: UUID,
+    owner: int,
     status: Status,
     now: datetime,
     *,
@@ -150,18 +153,23 @@ def end_part(
     gaps: int | None = None,
     notes: Sequence[str] = (),
     error: str | None = None,
-) -> None:
-    """Close a part; its counts and sources are those of all its tries, from the fetch log unless counts are given."""
+) -> bool:
+    """Close a part; False, and nothing done, when it is another's now.
+
+    Its counts and sources are those of all its tries, from the fetch log unless counts are given.
+    """
     found = dict(counts) if counts is not None else fetched_counts(connection, run_id)
     used = list(sources) if counts is not None else fetched_sources(connection, run_id) or list(sources)
-    connection.execute(
+    changed = connection.execute(
         "UPDATE job_parts SET status = %s, finished_at = %s, counts = %s, sources = %s, quality_score = %s, gaps = %s, "
         "notes = %s, error = %s, attempts = attempts + %s, "
         "done = CASE WHEN %s = 'completed' THEN expected ELSE done END "
-        "WHERE run_id = %s AND status IN ('queued', 'in_progress')",
+        "WHERE run_id = %s AND status = 'in_progress' AND owner = %s",
         [status.value, now, Jsonb(found), used, quality_score, gaps, list(notes), error,
-         int(status is not Status.CANCELLED), status.value, run_id],
-    )  # fmt: skip
+         int(status is not Status.CANCELLED), status.value, run_id, owner],
+    ).rowcount  # fmt: skip
+    if not changed:
+        return False
     # CONTRACT's states of a backfill know no cancelled one: it is as good as failed, and can be resumed.
     connection.execute(
         "UPDATE backfill_state SET status = %s, error_message = %s, updated_at = %s, "
@@ -169,6 +177,7 @@ def end_part(
         "WHERE backfill_job_id = %s",
         ["completed" if status is Status.COMPLETED else "failed", error, now, status.value, run_id],
     )
+    return True
 
 
 def collected_spans(database: Database, dataset: Dataset, instrument: Instrument) -> list[TimeRange]:

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
 import polars as pl
-import structlog
 
-from market_data.model.dataset import OPTIONS, SPLITS, TRADES, Dataset
-from market_data.model.errors import (
-    ConnectionLost,
-    MalformedPayload,
-    MarketDataError,
-    PermanentError,
-    ProviderUnavailable,
-    RateLimited,
-    StorageError,
-    TransientError,
-    UnsupportedRequest,
-    attributed,
-)
-from market_data.model.instrument import AssetClass, Instrument
-from market_data.model.provider import Page, Provider
+from market_data.model.dataset import OPTIONS, SPLITS, Dataset
+from market_data.model.errors import MalformedPayload, MarketDataError, Where
+from market_data.model.instrument import Instrument
+from market_data.model.provider import Page
 from market_data.model.timeframe import MICROSECOND, TimeRange
+from market_data.pipeline.fetch.asking import Answer, Question, Sources, able, ask, nobody
 from market_data.pipeline.fetch.completeness import incomplete
+from market_data.pipeline.fetch.reading import committed
+from market_data.pipeline.fetch.runs import Run, recorded
 from market_data.pipeline.write.believe import settle
 from market_data.pipeline.write.chain import Carry, completed, paid_last_year
 from market_data.pipeline.write.derive import Shelves
@@ -40,12 +31,11 @@ from market_data.storage.facts.append import Provenance, append, lock_facts, pre
 from market_data.storage.series.due import lock_instrument, note_due
 from market_data.storage.series.present import Counts
 from market_data.storage.series.reader import Reader
-from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.work import audit
 from market_data.storage.work.quarantine import quarantine_facts, quarantine_unread
+from market_data.storage.work.runs import hold_run
 
-log = structlog.get_logger()
 # An observation counts for candles until it is stale; the features' own history comes on top.
 REACH: Final = LATEST + timedelta(days=1)
 # What a row is refused for that bears the number of another one.
@@ -66,12 +56,10 @@ class Collected:
 
 @dataclass(frozen=True)
 class Collector:
-    """What collecting needs: the database, the providers by priority, the shelves, the clock."""
+    """Collects what is not a candle: the sources to ask, the shelves to check and derive with."""
 
-    database: Database
-    providers: Mapping[AssetClass, Sequence[Provider]]
+    sources: Sources
     shelves: Shelves
-    clock: Callable[[], datetime]
     interest_rate: float | None = None
     """Riskless, per year: for volatilities and greeks of options that the source does not give; None: no such."""
 
@@ -91,77 +79,47 @@ class Collector:
             progress: told up to which moment rows are stored; it may raise `Stopped`.
             run_id: the run it goes on with; None begins one of its own.
         """
-        result, now, run_id = Collected(dataset, instrument), self.clock(), run_id or uuid4()
+        result, now, run_id = Collected(dataset, instrument), self.sources.clock(), run_id or uuid4()
         span = TimeRange(span.start, min(span.end, now)) if dataset.time == "timestamp" else span
-        for provider in self._candidates(result):
-            before = result.counts.fetched
-            try:
-                async for page in _pages(provider, dataset, instrument, span, now):
-                    result.counts += await asyncio.to_thread(self._store, result, page, span, run_id)
-                    if page.frame.height and page.source not in result.sources:
-                        result.sources.append(page.source)
-                    progress(_until(dataset, page, span))
-            except StorageError:
-                raise
-            # Other transient errors are the database's: no other source would help.
-            except (RateLimited, ProviderUnavailable, ConnectionLost, PermanentError) as error:
-                result.notes.append(attributed(provider.name, error))
-                result.error = error
-                log.warning("source_failed", dataset=dataset.name, instrument=str(instrument), error=str(error))
-                failed = (instrument, dataset.name, None, provider.name, span, run_id, error, self.clock())
-                await asyncio.to_thread(audit.log_failure, self.database, *failed)
-                continue
-            if result.counts.fetched > before:
-                result.error = await asyncio.to_thread(incomplete, self.database, dataset, instrument, span)
-                return result
-            result.notes.append(f"{provider.name}: nothing from {span.start:%Y-%m-%d} to {span.end:%Y-%m-%d}")
-            if not result.counts.fetched and not isinstance(result.error, TransientError | MalformedPayload):
-                result.error = None
+        question = Question(dataset=dataset, instrument=instrument, span=span, now=now, run_id=run_id)
+        async with recorded(self.sources, "collect", instrument, run_id, dataset=dataset.name) as run:
+            taker = _Appending(self, question, run, result, progress)
+            answer = await ask(self.sources, question, taker, able(self.sources, question))
+            result.notes += answer.notes
+            result.error = _standing(question, answer)
+            if answer.settled:
+                database = self.sources.database
+                result.error = await asyncio.to_thread(incomplete, database, dataset, instrument, span)
+            run.error = result.error
+            run.partly = bool(result.counts.fetched)
         return result
 
-    def _candidates(self, result: Collected) -> list[Provider]:
-        found: list[Provider] = []
-        for provider in self.providers.get(result.instrument.asset_class, ()):
-            if provider.capability(result.dataset, result.instrument, None) is None:
-                continue
-            if reason := provider.ready:
-                result.notes.append(f"{provider.name} skipped: {reason}")
-            else:
-                found.append(provider)
-        if not found:
-            reasons = "; ".join(result.notes) or "none is declared to"
-            result.error = UnsupportedRequest(
-                f"no source serves {result.dataset.name} of {result.instrument}: {reasons}"
-            )
-        return found
-
-    def _store(self, result: Collected, page: Page, span: TimeRange, run_id: UUID) -> Counts:
-        dataset, instrument = result.dataset, result.instrument
+    def store(self, question: Question, page: Page, run: Run, notes: list[str]) -> Counts:
+        """Check and append a page, in one transaction with the record of how it came; doubts are added to `notes`."""
+        dataset, instrument, database = question.dataset, question.instrument, self.sources.database
         if (extent := _extent(dataset, page.frame)) is not None:
-            prepare_fact_partitions(self.database, dataset, extent)
+            prepare_fact_partitions(database, dataset, extent)
         frame = numbered(dataset, page.frame)
         checked = validate_facts(dataset, frame, self.shelves.reference_rules)
         accepted = checked.accepted
-        result.notes += [f"{page.source}: {rule} in {rows} rows" for rule, rows in checked.noted.items()]
+        notes += [f"{page.source}: {rule} in {rows} rows" for rule, rows in checked.noted.items()]
         if dataset is OPTIONS:
-            carry = Carry(self.interest_rate, paid_last_year(self.database, instrument, self.clock()))
+            carry = Carry(self.interest_rate, paid_last_year(database, instrument, self.sources.clock()))
             accepted = completed(accepted, carry)
 
         def transaction(connection: Connection) -> Counts:
+            hold_run(connection, run.id, run.owner)
             # The instrument first: whoever holds both took them in this order.
             if dataset.observed:
                 lock_instrument(connection, instrument, exclusive=True)
             lock_facts(connection, dataset, instrument)
             # Only now: a writer that waited must not date what it tells before what it waited for.
-            now = self.clock()
-            origin = Provenance(source=page.source, now=now, run_id=run_id, contract=page.contract)
-            appended = append(connection, self.database, dataset, instrument, accepted, origin)
-            refused = checked.rejected
-            if appended.refused is not None:
-                named = appended.refused.with_columns(rules=pl.lit([NUMBER_TAKEN], pl.List(pl.String)))
-                refused = pl.concat([refused, named.select(refused.columns)])
-            quarantine_facts(connection, dataset, instrument, refused, page.source, run_id, now)
-            quarantine_unread(connection, dataset, instrument, page.rejected, page.source, run_id, now)
+            now = self.sources.clock()
+            origin = Provenance(source=page.source, now=now, run_id=run.id, contract=page.contract)
+            appended = append(connection, database, dataset, instrument, accepted, origin)
+            refused = _refused(checked.rejected, appended.refused)
+            quarantine_facts(connection, dataset, instrument, refused, page.source, run.id, now)
+            quarantine_unread(connection, dataset, instrument, page.rejected, page.source, run.id, now)
             # Told twice in one answer: the same row, and counted as such.
             repeated = checked.repeated + page.frame.height - frame.height
             rejected = checked.rejected.height + page.rejected.height
@@ -170,24 +128,23 @@ class Collector:
                 note_due(
                     connection, instrument, self._reached(dataset, appended.changed), f"{dataset.name} changed", now
                 )
-            audit.log_fetch(connection, _fetch(dataset, instrument, page, span, run_id, counts), now)
+            audit.log_fetch(connection, _fetch(question, page, counts), now)
             if dataset.withdrawable:
-                told[:] = take_answer(connection, Reader(self.database), dataset, instrument, page, span, origin)
+                told[:] = take_answer(connection, Reader(database), dataset, instrument, page, question.span, origin)
             return counts
 
         told: list[str] = []
-        counts = self.database.retrying_transaction(transaction)
+        counts = database.retrying_transaction(transaction)
         if dataset is SPLITS:
             self._settle(instrument)
-        result.notes += told
+        notes += told
         return counts
 
     def _settle(self, instrument: Instrument) -> None:
         """What is believed of splits follows from what was just told, with the prices that are stored."""
-        reader = Reader(self.database)
-        self.database.retrying_transaction(
-            lambda connection: settle(connection, reader, self.shelves, instrument, self.clock())
-        )
+        database, clock = self.sources.database, self.sources.clock
+        reader = Reader(database)
+        database.retrying_transaction(lambda connection: settle(connection, reader, self.shelves, instrument, clock()))
 
     def _reached(self, dataset: Dataset, changed: pl.DataFrame) -> TimeRange:
         """Open times of all candles that may be derived from a changed value."""
@@ -198,12 +155,60 @@ class Collector:
         return TimeRange(first - timedelta(weeks=1), last + max(history, REACH) + MICROSECOND)
 
 
-def _pages(
-    provider: Provider, dataset: Dataset, instrument: Instrument, span: TimeRange, now: datetime
-) -> AsyncIterator[Page]:
-    if dataset is TRADES:
-        return provider.fetch_trades(instrument, span.start, span.end, now=now)
-    return provider.fetch(dataset, instrument, span.start, span.end, now=now)
+class _Appending:
+    """Takes pages of a dataset and stores each at once; see `asking.Taker`. The next source is asked for all of it."""
+
+    goes_on = False
+
+    def __init__(
+        self,
+        collector: Collector,
+        question: Question,
+        run: Run,
+        result: Collected,
+        progress: Callable[[datetime], None],
+    ) -> None:
+        self.reached = question.span.start
+        self._collector, self._question, self._run = collector, question, run
+        self._result, self._progress = result, progress
+        self._gave = False
+
+    def begin(self) -> None:
+        self._gave = False
+
+    async def take(self, page: Page) -> None:
+        result, question = self._result, self._question
+
+        def commit() -> None:
+            result.counts += self._collector.store(question, page, self._run, result.notes)
+            if page.frame.height and page.source not in result.sources:
+                result.sources.append(page.source)
+
+        await committed(commit)
+        self._gave = self._gave or page.holds_something
+        self._progress(_until(question.dataset, page, question.span))
+
+    async def end(self, *, through: bool) -> None:
+        pass
+
+    async def enough(self) -> bool:
+        return self._gave
+
+
+def _standing(question: Question, answer: Answer) -> MarketDataError | None:
+    """The error that remains: a source that will not serve it is no reason to doubt one that has nothing."""
+    if not answer.through and not answer.failures:
+        return nobody(question, answer)
+    refused = all(not error.again and error.where is Where.SOURCE and not isinstance(error, MalformedPayload)
+                  for _, error in answer.failures)  # fmt: skip
+    return None if answer.through and refused else answer.error
+
+
+def _refused(rejected: pl.DataFrame, numbered_twice: pl.DataFrame | None) -> pl.DataFrame:
+    if numbered_twice is None:
+        return rejected
+    named = numbered_twice.with_columns(rules=pl.lit([NUMBER_TAKEN], pl.List(pl.String)))
+    return pl.concat([rejected, named.select(rejected.columns)])
 
 
 def _extent(dataset: Dataset, frame: pl.DataFrame) -> TimeRange | None:
@@ -218,15 +223,13 @@ def _until(dataset: Dataset, page: Page, span: TimeRange) -> datetime:
     return span.end if extent is None else min(extent.end, span.end)
 
 
-def _fetch(
-    dataset: Dataset, instrument: Instrument, page: Page, span: TimeRange, run_id: UUID, counts: Counts
-) -> audit.Fetch:
+def _fetch(question: Question, page: Page, counts: Counts) -> audit.Fetch:
     return audit.Fetch(
-        instrument=instrument,
-        dataset=dataset.name,
-        run_id=run_id,
+        instrument=question.instrument,
+        dataset=question.dataset.name,
+        run_id=question.run_id,
         source=page.source,
-        span=span,
+        span=question.span,
         counts=counts,
         response_ms=page.response_ms,
         quota_remaining=page.quota_remaining,
