@@ -17,6 +17,7 @@ from market_data.model.provider import Provider
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
+from market_data.pipeline.fetch.actions import Actions
 from market_data.pipeline.fetch.asking import Sources
 from market_data.pipeline.fetch.candles import Enricher
 from market_data.pipeline.fetch.contracts import Contracts, tied
@@ -106,6 +107,11 @@ class App:
     def names(self) -> Names:
         """What finds the instrument that a name means."""
         return Names(self.database, self.standings, self.contracts.preference)
+
+    @property
+    def actions(self) -> Actions:
+        """What asks for the events of shares along with their prices."""
+        return Actions(self.database, self.collector, self.sources.providers, self.clock)
 
     @property
     def jobs(self) -> Jobs:
@@ -268,6 +274,7 @@ def open_workshop(app: App) -> Workshop:
         database=app.database,
         enricher=app.enricher,
         collector=app.collector,
+        actions=app.actions,
         recomputation=app.recomputation,
         healer=Healer(sources, app.shelves),
         listings=Listings(app.database, sources.providers, app.clock),
@@ -309,6 +316,7 @@ def timetable(settings: Settings) -> Timetable:
         heal_minute=jobs.heal_minute,
         recompute_minute=jobs.recompute_minute,
         reconcile_at=time(jobs.reconcile_hour),
+        events_at=time(jobs.events_hour),
         retention_at=time(jobs.retention_hour, 15),
         lists_at=time(jobs.lists_hour, 45),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,7 @@ from market_data.cli.arguments import TIMEFRAMES, AssetClassName, Json, as_liste
 from market_data.cli.following import conclude, job_fields, summarise, work_off
 from market_data.cli.invocation import Invocation, now
 from market_data.cli.output import print_json, say
+from market_data.cli.program import PARTLY_DONE
 from market_data.model.errors import UsageError
 from market_data.model.job import CANDLES_NAME, Kind, Status, Task
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from market_data.model.instrument import Instrument
     from market_data.model.timeframe import Timeframe
 
-NAMES = "candles, trades, quotes, dividends, earnings, splits, options-iv, news, derivatives"
+NAMES = "candles, trades, quotes, actions, dividends, earnings, splits, options-iv, news, derivatives"
 
 
 def backfill(
@@ -37,6 +39,9 @@ def backfill(
         typer.Option("--timeframe", "-t", metavar="TF", help=f"Of candles: {TIMEFRAMES}. [default: as tracked]"),
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, max=36_500, help="How far back. [default: by dataset]")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask anew for what was asked for before; what a list then lacks, twice.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what was begun and is not complete.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +56,8 @@ def backfill(
         if resume:
             job_ids = _resumed(app, plan, named)
         else:
-            job_ids = [app.jobs.submit(Kind.BACKFILL, _tasks(app, dataset, plan, named, timeframes, days)).job_id]
+            asked = [replace(t, again=again) for t in _tasks(app, dataset, plan, named, timeframes, days)]
+            job_ids = [app.jobs.submit(Kind.BACKFILL, asked).job_id]
         jobs = work_off(app, job_ids)
     if as_json:
         print_json([job_fields(job) for job in jobs])
@@ -61,6 +67,9 @@ def backfill(
         if all(part.status is Status.COMPLETED and not sum(part.counts.values()) for part in parts):
             say("nothing was left to do")
     conclude(jobs, notes=not as_json)
+    if plan.present and days is not None:
+        say(f"no source tells {dataset} of the past: each run stores the moment, and the schedule does so every day")
+        raise typer.Exit(PARTLY_DONE)
 
 
 def _tasks(

@@ -63,6 +63,7 @@ def enrich(
     with invocation.app(asks_providers=True) as app:
         instruments = as_listed(app, instruments, asset_class)
         reports = run(app, instruments, timeframes, first, last)
+        app.run(_along(app, reports))
         quiet = trading_notes(app, instruments)
         quality = {report.series: quality_of(app, report) for report in reports}
     if as_json:
@@ -90,6 +91,21 @@ def run(
             return await app.enricher.enrich(instruments, timeframes, start, end, step, stop=stop)
 
     return app.run(enriched())
+
+
+async def _along(app: App, reports: Sequence[SeriesReport]) -> None:
+    """What happened to shares is asked for with their prices, once per instrument, from the first candle of any."""
+    firsts: dict[Instrument, SeriesReport] = {}
+    for report in reports:
+        known = firsts.get(report.series.instrument)
+        if (
+            report.error is None
+            and report.span is not None
+            and (known is None or known.span is None or report.span.start < known.span.start)
+        ):
+            firsts[report.series.instrument] = report
+    for instrument, report in firsts.items():
+        report.notes += await app.actions.along(instrument, report.span.start if report.span else None)
 
 
 def quality_of(app: App, report: SeriesReport) -> float | None:

@@ -175,6 +175,8 @@ class JobSettings(Section):
     """Minute of every hour at which features are renewed whose input or definition changed."""
     reconcile_hour: Hour
     """Hour (UTC) on Sundays at which the past week is compared with a second source."""
+    events_hour: Hour
+    """Hour (UTC) on Saturdays at which the lists of splits and dividends are read again, whole."""
     retention_hour: Hour
     """Hour (UTC) of the daily retention."""
     lists_hour: Hour

@@ -48,6 +48,7 @@ KINDS: Final = {
     Line.HEAL: Kind.HEAL,
     Line.RECOMPUTE: Kind.RECOMPUTE,
     Line.RECONCILE: Kind.RECONCILE,
+    Line.EVENTS: Kind.BACKFILL,
     Line.RETENTION: Kind.RETENTION,
     Line.LISTS: Kind.LISTS,
 }
@@ -73,6 +74,9 @@ class Agenda:
         tracked = [one for one in self.tracked() if self._belongs(one.instrument.asset_class, occasion)]
         if line is Line.REFERENCE:
             return self._newest(tracked, "daily")
+        if line is Line.EVENTS:
+            events = [task for task in self._newest(tracked, "daily") if DATASETS[str(task.dataset)].withdrawable]
+            return [replace(past(task, occasion.at), again=True) for task in events]
         candles = [
             Task(kind=kind, instrument=series.instrument, timeframe=series.timeframe, dataset=CANDLES_NAME)
             for one in tracked

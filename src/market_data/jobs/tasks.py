@@ -12,12 +12,13 @@ from uuid import UUID
 
 from market_data.jobs.datasets import plan_of
 from market_data.jobs.wanted import unasked, uncollected
-from market_data.model.dataset import CANDLES, DATASETS
+from market_data.model.dataset import CANDLES, DATASETS, DIVIDENDS
 from market_data.model.errors import MarketDataError, Stopped
 from market_data.model.instrument import Instrument, Series
 from market_data.model.job import CANDLES_NAME, Kind, PartState, Task
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.fetch.reconcile import reconcile
+from market_data.storage.facts.claims import awaiting
 from market_data.storage.facts.retention import prune
 from market_data.storage.series.present import Counts
 from market_data.storage.work import job_reads
@@ -25,6 +26,7 @@ from market_data.storage.work import jobs as work
 from market_data.transport.budget import patiently
 
 if TYPE_CHECKING:
+    from market_data.pipeline.fetch.actions import Actions
     from market_data.pipeline.fetch.asking import Sources
     from market_data.pipeline.fetch.candles import Enricher, Progress
     from market_data.pipeline.fetch.facts import Collected, Collector
@@ -114,6 +116,7 @@ class Workshop:
     sources: Sources
     enricher: Enricher
     collector: Collector
+    actions: Actions
     recomputation: Recomputation
     healer: Healer
     listings: Listings
@@ -146,7 +149,7 @@ class Workshop:
     async def _candles(self, part: PartState, watch: Watch) -> Result:
         task, series = part.task, _series(part.task)
         start, end = task.start, task.end
-        if task.kind is Kind.BACKFILL:
+        if task.kind is Kind.BACKFILL and not task.again:
             assert start is not None
             now = self.clock()
             left = await asyncio.to_thread(unasked, self.database, series, TimeRange(start, min(end or now, now)), now)
@@ -163,6 +166,8 @@ class Workshop:
 
         (report,) = await self.enricher.enrich([series.instrument], [series.timeframe], start, end, step, part.run_id)
         first = report.span.start if report.span else start
+        if report.error is None:
+            report.notes += await self.actions.along(series.instrument, first)
         return Result(
             error=report.error,
             sources=report.sources,
@@ -178,11 +183,14 @@ class Workshop:
         span: TimeRange | None = TimeRange(task.start or now - plan.recent, task.end or ahead)
         assert span is not None
         backfill, whole = task.kind is Kind.BACKFILL, span
-        if backfill:
+        if backfill and not task.again and not plan.whole:
             span = await asyncio.to_thread(uncollected, self.database, dataset, instrument, span)
         gathered = Gathered()
         for chunk in span.split(plan.chunk) if span else ():
             gathered.add(await self.collector.collect(dataset, instrument, chunk, run_id=part.run_id))
+            if task.again and await asyncio.to_thread(awaiting, self.database, dataset, instrument):
+                # What the answer lacked is withdrawn once a second one lacks it too.
+                gathered.add(await self.collector.collect(dataset, instrument, chunk, run_id=part.run_id))
             if gathered.stuck:
                 break
             # Behind a chunk that failed nothing counts as done: the next backfill begins with it.
@@ -190,6 +198,8 @@ class Workshop:
                 await asyncio.to_thread(self._note, part.run_id, chunk.end)
             days = (chunk.end - whole.start).days
             await asyncio.to_thread(watch.step, days, (whole.end - whole.start).days)
+        if dataset is DIVIDENDS:
+            gathered.notes += await self.actions.rates(instrument)
         return gathered.result()
 
     async def _heal(self, task: Task) -> Result:

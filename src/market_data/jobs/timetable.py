@@ -15,7 +15,7 @@ from market_data.model.timeframe import from_micros, to_micros
 
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
-SUNDAY: Final = 6
+SATURDAY, SUNDAY = 5, 6
 # Sessions are shorter than this: one that closes in a range opened this much before it at the earliest.
 _LONGEST_SESSION: Final = _DAY
 # How far ahead the next occasions are looked for; weekly ones and long holidays lie within.
@@ -33,6 +33,7 @@ class Line(StrEnum):
     HEAL = "heal"
     RECOMPUTE = "recompute"
     RECONCILE = "reconcile"
+    EVENTS = "events"
     RETENTION = "retention"
     LISTS = "lists"
 
@@ -65,6 +66,7 @@ class Timetable:
         reference_at: daily: dividends, splits, earnings, news, options.
         heal_minute, recompute_minute: of every hour.
         reconcile_at: on Sundays: the past week against another source.
+        events_at: on Saturdays: the lists of events, whole: what a source took back or forgot is found so.
         retention_at: daily.
         lists_at: daily: what the sources list.
     """
@@ -77,6 +79,7 @@ class Timetable:
     heal_minute: int = 20
     recompute_minute: int = 40
     reconcile_at: time = time(5, 0)
+    events_at: time = time(4, 0)
     retention_at: time = time(3, 15)
     lists_at: time = time(0, 45)
 
@@ -108,6 +111,11 @@ def every_occasion(
         *(Occasion(at, Line.REFERENCE) for at in _daily(last, now, timetable.reference_at)),
         *(Occasion(at, Line.HEAL) for at in _hourly(last, now, timetable.heal_minute)),
         *(Occasion(at, Line.RECOMPUTE) for at in _hourly(last, now, timetable.recompute_minute)),
+        *(
+            Occasion(at, Line.EVENTS)
+            for at in _daily(last, now, timetable.events_at)
+            if at.weekday() == SATURDAY
+        ),
         *(
             Occasion(at, Line.RECONCILE)
             for at in _daily(last, now, timetable.reconcile_at)

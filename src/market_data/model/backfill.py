@@ -25,6 +25,8 @@ class Backfill:
         chunk: how much is fetched between two notes of progress.
         most_symbols: how many symbols at most when none are named, the most actively traded first.
         recent: how far back the schedule looks again, since sources amend what is new.
+        whole: whether its lists are short, so that what is asked for is always asked for whole, covered before or not.
+        present: whether no source tells the past of it, only the moment it is asked.
         schedule: `daily` with what companies announce, `hourly` with the candles of coins; None: only when asked for.
     """
 
@@ -35,11 +37,15 @@ class Backfill:
     chunk: timedelta = timedelta(days=366)
     most_symbols: int | None = None
     recent: timedelta = timedelta(days=30)
+    whole: bool = False
+    present: bool = False
     schedule: Literal["daily", "hourly"] | None = "daily"
 
     def span(self, now: datetime, days: int | None = None) -> tuple[datetime, datetime]:
         """From midnight so many days ago to the past hour, or to midnight of the days to come that count too."""
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.present:
+            return midnight, midnight + timedelta(days=1)
         start = midnight - timedelta(days=days or self.days)
         if self.ahead:
             return start, midnight + timedelta(days=self.ahead)

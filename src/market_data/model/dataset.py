@@ -220,13 +220,13 @@ DIVIDENDS: Final = Dataset(
     "dividends", records.Dividend, ("ex_date", "dividend_type", "component"), time="ex_date", withdrawable=True,
     lasting=frozenset({"currency", "declaration_date", "record_date", "pay_date", "frequency"}),
     about="Dividends with their ex-date in [start, end), per source; the newest version of each.",
-    backfill=Backfill(name="dividends", days=3650, ahead=90, chunk=timedelta(days=3800)),
+    backfill=Backfill(name="dividends", days=3650, ahead=90, chunk=timedelta(days=36_600), whole=True),
 )  # fmt: skip
 SPLITS: Final = Dataset(
     "splits", records.StockSplit, ("execution_date", "component"), time="execution_date", stored_as="stock_splits",
     withdrawable=True,
     about="Splits executed in [start, end), per source; the newest version of each.",
-    backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=3800)),
+    backfill=Backfill(name="splits", days=3650, ahead=90, chunk=timedelta(days=36_600), whole=True),
 )  # fmt: skip
 FX_RATES: Final = Dataset(
     "fx_rates", records.FxRate, ("date", "currency"), time="date",
@@ -236,14 +236,16 @@ EARNINGS: Final = Dataset(
     "earnings", records.Earnings, ("fiscal_year", "fiscal_quarter"), time="report_date",
     lasting=frozenset({"period_end", "report_date", "report_time", "eps_estimate", "revenue_estimate", "currency"}),
     about="Earnings reported or expected in [start, end), per source; the newest version of each.",
-    backfill=Backfill(name="earnings", days=1095, ahead=90, chunk=timedelta(days=1200)),
+    backfill=Backfill(name="earnings", days=1095, ahead=90, chunk=timedelta(days=36_600), whole=True),
 )  # fmt: skip
 OPTIONS: Final = Dataset(
     "options", records.OptionQuote, ("timestamp", "contract"), stored_as="options_iv", partition="quarter",
     packed=True,
     about="Option chains seen in [start, end), per source, with implied volatility and greeks.",
-    # In one chunk up to the present: no source tells chains of the past, each gives the one of now.
-    backfill=Backfill(name="options-iv", days=30, most_symbols=50, recent=timedelta(days=1)),
+    # No source tells chains of the past, each gives the one of now: the schedule collects one a day.
+    backfill=Backfill(
+        name="options-iv", days=30, most_symbols=50, recent=timedelta(days=1), whole=True, present=True
+    ),
 )  # fmt: skip
 NEWS: Final = Dataset(
     "news", records.NewsItem, ("news_id",), time="published_at", names="symbols",

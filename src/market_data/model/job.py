@@ -85,6 +85,7 @@ class Task:
         dataset: name of the dataset fetched; None where the kind fetches none.
         start: first moment wanted; None continues from what is stored.
         end: exclusive; None means the present.
+        again: whether what was asked for before is asked for anew; what a list of events then lacks, twice.
     """
 
     kind: Kind
@@ -93,6 +94,7 @@ class Task:
     dataset: str | None = None
     start: datetime | None = None
     end: datetime | None = None
+    again: bool = False
 
     @property
     def series(self) -> Series | None:

@@ -48,6 +48,18 @@ def missing_claims(
     }
 
 
+def awaiting(database: Database, dataset: Dataset, instrument: Instrument) -> bool:
+    """Whether something that an answer lacked waits for a further one, without any doubt."""
+    if not dataset.withdrawable:
+        return False
+    rows = database.rows(
+        "SELECT 1 FROM missing_claims WHERE symbol = %s AND asset_class = %s AND dataset = %s AND doubt IS NULL "
+        "LIMIT 1",
+        (instrument.symbol, instrument.asset_class.value, dataset.name),
+    )
+    return bool(rows)
+
+
 def note_missing(
     connection: Connection, dataset: Dataset, instrument: Instrument, source: str, missing: Missing, at: datetime
 ) -> None:

@@ -145,13 +145,13 @@ def _parts_by_job(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID,
 
 _COLUMNS: Final = (
     "number, run_id, kind, symbol, asset_class, timeframe, dataset, start_time, end_time, status, attempts, done, "
-    "expected, counts, sources, quality_score, gaps, notes, error, started_at, finished_at"
+    "expected, counts, sources, quality_score, gaps, notes, error, started_at, finished_at, again"
 )
 
 
 def _part(row: Sequence[Any]) -> PartState:
     number, run_id, kind, symbol, asset_class, timeframe, dataset, start, end, status, attempts, done, *rest = row
-    expected, counts, sources, quality_score, gaps, notes, error, started_at, finished_at = rest
+    expected, counts, sources, quality_score, gaps, notes, error, started_at, finished_at, again = rest
     task = Task(
         kind=Kind(kind),
         instrument=None if symbol is None else Instrument(symbol, AssetClass(asset_class)),
@@ -159,6 +159,7 @@ def _part(row: Sequence[Any]) -> PartState:
         dataset=dataset,
         start=start,
         end=end,
+        again=again,
     )
     return PartState(
         number=number, run_id=run_id, task=task, status=Status(status), attempts=attempts, done=done, expected=expected,

@@ -44,13 +44,14 @@ def insert_parts(connection: Connection, job_id: UUID, parts: Sequence[tuple[UUI
     rows = [
         (
             job_id, number, run_id, task.kind.value, *_identity(task), task.dataset, task.start, task.end, queue_id,
+            task.again,
         )
         for number, (run_id, queue_id, task) in enumerate(parts)
     ]  # fmt: skip
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO job_parts (job_id, number, run_id, kind, symbol, asset_class, timeframe, dataset, start_time, "
-            "end_time, queue_id, status) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'queued')",
+            "end_time, queue_id, again, status) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'queued')",
             rows,
         )
         pending = [
