@@ -63,6 +63,7 @@ PARTS = {
     "after_close/XNYS": ["KO 1d"],
     "crypto": ["BTC 1h", "BTC 4h"],
     "daily": ["KO 1d"],
+    "events": [],
     "heal": [],
     "lists": ["lists"],
     "recompute": ["recompute"],
@@ -86,6 +87,8 @@ def expected(start: str, end: str, closes: list[str]) -> Iterator[tuple[str, lis
             due["reference"] = 30
         if hour.hour == 3:
             due["retention"] = 15
+        if hour.hour == 4 and hour.isoweekday() == 6:
+            due["events"] = 0
         if hour.hour == 5 and hour.isoweekday() == 7:
             due["reconcile"] = 0
         for line, minute in due.items():
@@ -113,6 +116,7 @@ def test_weeks_with_two_schedulers_a_dst_change_sleep_a_pause_a_holiday_and_a_ha
     time.now = utc("2025-11-26T12:00") - TICK
     time.until("2025-11-26T12:00")
     caught_up = [
+        ("events@2025-11-22T04:00Z", []),
         ("reconcile@2025-11-23T05:00Z", PARTS["reconcile"]),
         ("after_close/XNYS@2025-11-25T21:15Z", PARTS["after_close/XNYS"]),
         ("lists@2025-11-26T00:45Z", PARTS["lists"]),

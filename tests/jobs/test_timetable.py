@@ -68,7 +68,9 @@ def test_turned_off_it_still_heals() -> None:
     lines = {
         o.line for o in every_occasion(utc("2025-11-01T00:00"), utc("2025-11-08T00:00"), Timetable(enriching=False))
     }
-    assert lines == {Line.REFERENCE, Line.HEAL, Line.RECOMPUTE, Line.RECONCILE, Line.RETENTION, Line.LISTS}
+    assert lines == {
+        Line.REFERENCE, Line.HEAL, Line.RECOMPUTE, Line.RECONCILE, Line.RETENTION, Line.LISTS, Line.EVENTS,
+    }  # fmt: skip
 
 
 def test_the_next_runs_are_told_for_every_line() -> None:
@@ -83,5 +85,6 @@ def test_the_next_runs_are_told_for_every_line() -> None:
         Line.REFERENCE: "Sat 02:30",
         Line.RETENTION: "Sat 03:15",
         Line.RECONCILE: "Sun 05:00",
+        Line.EVENTS: "Sat 04:00",
         Line.AFTER_CLOSE: "Mon 21:15",
     }
