@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from market_data.api import bars, enrichment, instruments, market, metrics, operations, problems, quality
+from market_data.api import actions, bars, enrichment, instruments, market, metrics, operations, problems, quality
 from market_data.api.compression import Compression
 from market_data.api.examples import add_examples
 from market_data.api.parameters import only_known_parameters
@@ -47,6 +47,7 @@ def create_api(served: Served | None = None) -> FastAPI:
     versioned = APIRouter(prefix=PREFIX, dependencies=[Depends(only_known_parameters)])
     for router in (
         market.router,
+        actions.router,
         bars.router,
         enrichment.router,
         operations.dashboard,

@@ -33,9 +33,10 @@ router = APIRouter(prefix="/market", tags=["market"])
 Accept = Annotated[str | None, Header(include_in_schema=False)]
 IfNoneMatch = Annotated[str | None, Header(include_in_schema=False)]
 Adjusted = Annotated[
-    Literal["none", "splits", "total", "false", "true"],
+    Literal["none", "splits", "total", "total_ex_date", "false", "true"],
     Query(
-        description="For which actions known by then: splits (or true), total: splits and dividends; none (or false)."
+        description="For which actions known by then: splits (or true); total: splits and payments, reinvested at the "
+        "last close before the ex-date; total_ex_date: at the close of the ex-date; none (or false)."
     ),
 ]
 Source = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from market_data.cli import (
+    acting,
     backfilling,
     database,
     enriching,
@@ -105,6 +106,7 @@ app.command("providers")(providing.providers)
 app.command("instruments")(instruments.instruments)
 app.command("forget")(instruments.forget)
 app.command("observations")(observing.observations)
+app.command("actions")(acting.actions)
 app.command("bars")(observing.bars)
 app.command("options")(option_chains.options)
 app.add_typer(database.app, name="db")

@@ -108,7 +108,8 @@ def features(
         str | None, typer.Option("--as-of", metavar="TIME", help="As known at that moment, UTC; see --start for forms.")
     ] = None,
     adjusted: Annotated[
-        str, typer.Option(metavar="KIND", help="Prices adjusted for: none, splits, total (splits and dividends).")
+        str,
+        typer.Option(metavar="KIND", help="Prices adjusted for: none, splits, total, total_ex_date."),
     ] = "none",
     columns: Annotated[
         list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this column; may be repeated.")

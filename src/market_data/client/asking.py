@@ -160,6 +160,11 @@ class MarketData(Facts):
             limit=limit,
         )
 
+    def actions(self, symbol: str, *, asset_class: str | None = None, as_of: Moment | None = None) -> pl.DataFrame:
+        """Splits and dividends of all sources joined: state, factor, and per source what it claims since when."""
+        found = self._get(f"market/actions/{_part(symbol)}", asset_class=asset_class, as_of=_text(as_of))
+        return pl.DataFrame(found["actions"], infer_schema_length=None)
+
     def status(self, symbol: str, asset_class: str | None = None) -> dict[str, Any]:
         """Where an instrument stands: freshness, quality, what is stored."""
         return self._get(f"enrichment/status/{_part(symbol)}", asset_class=asset_class)
