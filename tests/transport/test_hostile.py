@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import tracemalloc
@@ -200,11 +201,19 @@ def test_a_key_is_checked_where_it_is_read(key: str, fault: str) -> None:
         MarketData(key=key)
 
 
-async def test_a_header_a_library_refuses_is_not_quoted() -> None:
-    channel = Http("there", ProviderSettings(max_retries=0)).channel()
-    for value in ("hidden\nx", "hidd\u00e9n"):
+@pytest.mark.parametrize("browser", [False, True])
+@pytest.mark.parametrize("value", ["hidden\nx", "hidd\u00e9n"])
+async def test_a_header_a_library_refuses_is_not_quoted(value: str, browser: bool) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    http = Http("there", ProviderSettings(max_retries=0, timeout_seconds=10))
+    dialect = Dialect(classify=lambda _: None, browser=browser)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
         with pytest.raises(MarketDataError) as caught:
-            await channel.get("http://127.0.0.1:9/", Dialect(classify=lambda _: None), headers={"Authorization": value})
-        assert "hidd" not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}" or (
-            caught.value.__suppress_context__ and "hidd" not in f"{caught.value!r} {caught.value.__cause__!r}"
-        )
+            await http.channel().get(f"http://127.0.0.1:{port}/", dialect, headers={"Authorization": value})
+    await http.aclose()
+    assert "hidd" not in f"{caught.value!r} {caught.value.__cause__!r}"
+    assert caught.value.__context__ is None or caught.value.__suppress_context__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,20 +27,13 @@ MADE: Final = "postgres/cluster/PG_VERSION"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Every enabled provider by name, its connections, and the database they share, if there is one already."""
+    """Every enabled provider by name, its connections, and what they share, if there is a database already."""
 
     providers: Mapping[str, Provider]
     connections: Sequence[Http]
     ledger: Ledger | None
-    database: Database | None
-
-    def standings(self) -> Mapping[str, Standing]:
-        """How the channels stand that ever failed or were banned; empty without a database."""
-        try:
-            return {} if self.database is None else channel_standings(self.database)
-        except MarketDataError as error:  # one of an older schema has none
-            log.info("channels_unknown", error=str(error))
-            return {}
+    standings: Callable[[], Mapping[str, Standing]]
+    """How the channels stand that ever failed or were banned; empty without a database."""
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -61,7 +55,8 @@ def open_sources(settings: Settings) -> Iterator[Sources]:
     try:
         ledger = None if database is None else SharedLedger(database)
         providers, connections = open_providers(settings, ledger)
-        yield Sources(providers=providers, connections=connections, ledger=ledger, database=database)
+        standings = dict if database is None else partial(channel_standings, database)
+        yield Sources(providers=providers, connections=connections, ledger=ledger, standings=standings)
     finally:
         if database is not None:
             database.close()
@@ -72,7 +67,14 @@ def _database(settings: Settings) -> Database | None:
     if url is None and not (folder.expanduser() / MADE).exists():
         return None
     try:
-        return Database.open(url.get_secret_value() if url else None, folder)
+        opened = Database.open(url.get_secret_value() if url else None, folder)
     except MarketDataError as error:
         log.warning("sources_without_database", error=str(error))
         return None
+    try:
+        channel_standings(opened)
+    except MarketDataError as error:  # one of an older schema has none
+        log.info("sources_without_database", error=str(error))
+        opened.close()
+        return None
+    return opened

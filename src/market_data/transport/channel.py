@@ -106,12 +106,12 @@ class Channel:
             MarketDataError: as `dialect.classify` says; ConnectionLost and MalformedPayload for what went wrong on
                 the way; ProviderUnavailable while the breaker is open; RateLimited, without asking, during a ban that
                 ends after the deadline.
-            ConfigError: when the address, which comes from a setting, is none.
+            ConfigError: when the address or a key, which come from settings, is none.
         """
         request = Request(
             url=_checked(self.name.partition(":")[0], url),
             params={name: str(value) for name, value in (params or {}).items() if value is not None},
-            headers=dict(headers or {}),
+            headers=_proper(self.name.partition(":")[0], headers or {}),
             timeout_seconds=self._settings.timeout_seconds,
             max_bytes=min(most_bytes or self._most_bytes, self._settings.max_response_bytes),
         )
@@ -206,6 +206,18 @@ class _Passage:
     """One request on its way: whether it finds out if the source is well again."""
 
     probing: bool = False
+
+
+def _proper(name: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """The header fields; libraries quote one that is none in their errors, or send the line break in it along.
+
+    Raises:
+        ConfigError: when one cannot be sent; never with its value, which may be a key.
+    """
+    for field, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"the {field} header for {name} cannot be sent: is the key of providers.{name} whole?")
+    return dict(headers)
 
 
 def _checked(name: str, url: str) -> str:

@@ -138,8 +138,8 @@ class LocalLedger:
             granted.popleft()
         if len(granted) < allowed.most:
             granted.append(now)
-            return Grant(requests=1, standing=self._standing(key))
-        return Grant(requests=0, wait_for=granted[0] + allowed.window - now, standing=self._standing(key))
+            return Grant(requests=1, standing=self.standing(key))
+        return Grant(requests=0, wait_for=granted[0] + allowed.window - now, standing=self.standing(key))
 
     async def ban(self, host: str, seconds: float, why: str) -> None:
         """See `Ledger`."""
@@ -153,7 +153,7 @@ class LocalLedger:
         breaker.failures, breaker.fault = breaker.failures + 1, why
         if probing or breaker.failures >= threshold:
             breaker.rests_until, breaker.probed_until = self._clock() + rest, -math.inf
-        return self._standing(key)
+        return self.standing(key)
 
     async def succeeded(self, key: Key) -> None:
         """See `Ledger`."""
@@ -163,7 +163,7 @@ class LocalLedger:
         """See `Ledger`."""
         breaker, now = self._breakers[key.channel], self._clock()
         if breaker.rests_until is None or now < max(breaker.rests_until, breaker.probed_until):
-            return self._standing(key)
+            return self.standing(key)
         breaker.probed_until = now + seconds
         return None
 
@@ -174,7 +174,8 @@ class LocalLedger:
     async def aclose(self) -> None:
         """See `Ledger`."""
 
-    def _standing(self, key: Key) -> Standing:
+    def standing(self, key: Key) -> Standing:
+        """How a channel stands now."""
         now, breaker = self._clock(), self._breakers[key.channel]
         until, why = self._bans.get(key.host, (-math.inf, ""))
         found = Standing(failures=breaker.failures, fault=breaker.fault)

@@ -8,8 +8,10 @@ was made in, for the window, its slot and its lease: in no window more are sent 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -26,8 +28,8 @@ log = structlog.get_logger()
 # A slot, and a lease, is a sixtieth of the window, and never so short that a busy machine lets requests lapse.
 SLOTS: Final = 60
 SHORTEST_SLOT_MS: Final = 250
-# Whoever waits longer for an answer does without; and so long until it is asked again.
-ANSWER_SECONDS: Final = 2.0
+# Whoever waits longer for an answer does without; and so long until it is asked again. A busy process takes seconds.
+ANSWER_SECONDS: Final = 10.0
 AWAY_SECONDS: Final = 5.0
 NAME: Final = "market-data channels"
 SESSION: Final = Session(lock_seconds=ANSWER_SECONDS, statement_seconds=ANSWER_SECONDS)
@@ -120,15 +122,16 @@ class SharedLedger:
     """See `transport.ledger.Ledger`: kept in the database for all of an installation.
 
     Over a connection of its own, opened when first needed, so that nobody waits for the pool; asynchronous, so that an
-    answer that never comes can be given up. While the database is away a process goes on with a share of every rate.
+    answer that never comes can be given up. While the database is away a process waits until what was granted before no
+    longer counts, and goes on with a share of every rate.
     """
 
     def __init__(self, database: Database, clock: Clock = time.monotonic) -> None:
         self._database = database
         self._clock = clock
         self._alone = LocalLedger(clock, SHARE_ALONE)
-        self._away_until = 0.0
-        self._away = False
+        self._away_until = -math.inf
+        self._away_since: float | None = None
         self._untold: dict[str, tuple[float, str]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
@@ -142,7 +145,7 @@ class SharedLedger:
             _TAKE, {**_names(key), "wanted": wanted, "most": rate.most, "window": window, "slot": slot}
         )
         if row is None:
-            return await self._alone.take(key, rate, wanted)
+            return await self._without(key, rate, wanted)
         requests, wait, *standing = row
         return Grant(requests=requests, lease_for=slot / 1000, wait_for=max(0.0, wait), standing=_standing(standing))
 
@@ -218,6 +221,14 @@ class SharedLedger:
         cursor = await self._connection.execute(statement, values)
         return (await cursor.fetchone() or ()) if cursor.description else ()
 
+    async def _without(self, key: Key, rate: Rate, wanted: int) -> Grant:
+        """A share of the rate, once nothing counts any more that was granted before the database went away."""
+        since = self._clock() if self._away_since is None else self._away_since
+        if self._clock() < since + rate.window:
+            return Grant(requests=0, wait_for=AWAY_SECONDS, standing=self._alone.standing(key))
+        grant = await self._alone.take(key, rate, wanted)
+        return replace(grant, wait_for=min(grant.wait_for, AWAY_SECONDS))
+
     async def _tell_on(self) -> None:
         """Bans that were told while the database was away."""
         for host, (until, why) in list(self._untold.items()):
@@ -227,13 +238,13 @@ class SharedLedger:
 
     def _do_without(self, error: Exception) -> None:
         self._away_until = self._clock() + AWAY_SECONDS
-        if not self._away:
-            self._away = True
+        if self._away_since is None:
+            self._away_since = self._clock()
             log.warning("channels_not_shared", share=SHARE_ALONE, error=str(error) or type(error).__name__)
 
     def _found_again(self) -> None:
-        if self._away:
-            self._away = False
+        if self._away_since is not None:
+            self._away_since = None
             log.info("channels_shared_again")
 
     def _forget(self) -> None:
