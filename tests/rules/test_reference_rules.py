@@ -15,9 +15,6 @@ from market_data.shelf import collect
 
 RULES = {name: rule for name, rule in collect(shelf_package, Rule).items() if rule.dataset is not CANDLES}
 
-# What a rate of exchange must be is said where it is used.
-WITHOUT_RULES = {name for name in DATASETS if name == "fx_rates"}
-
 GOOD: dict[str, dict[str, Any]] = {
     "dividends": {
         "ex_date": date(2024, 3, 14),
@@ -85,6 +82,7 @@ GOOD |= {
     "taker_volumes": OBSERVED | {"period": "5m", "buy_volume": Decimal(0), "sell_volume": Decimal(1)},
     "spot_flow": OBSERVED | {"period": "5m", "buy_quote": Decimal(0), "sell_quote": Decimal(1)},
     "liquidations": OBSERVED | {"liquidation_id": "1", "side": "long", "price": Decimal(9), "size": Decimal(1)},
+    "fx_rates": {"date": date(2024, 3, 4), "currency": "CAD", "quote_currency": "USD", "rate": Decimal("0.73")},
     "instruments": {"raw_symbol": "BTCUSDT", "symbol": "BTC", "asset_class": "crypto", "valid_from": MOMENT},
 }
 
@@ -148,6 +146,7 @@ BREAKING: list[tuple[str, str, dict[str, Any]]] = [
     ("liquidations", "liquidation_not_positive", {"price": Decimal(0)}),
     ("liquidations", "liquidation_not_positive", {"size": Decimal(0)}),
     ("instruments", "listing_without_symbol", {"symbol": " "}),
+    ("fx_rates", "exchange_rate_not_positive", {"rate": Decimal(0)}),
     ("dividends", "dividend_not_positive", {"amount": Decimal(0)}),
     ("dividends", "dividend_not_positive", {"amount": Decimal("-0.1")}),
     ("dividends", "dividend_date_implausible", {"ex_date": date(1024, 3, 14), "declaration_date": None}),
@@ -234,7 +233,7 @@ def test_a_bad_row_breaks_its_rule_and_no_other(name: str, rule: str, change: di
 
 def test_every_rule_has_a_row_that_breaks_it() -> None:
     assert {rule for _, rule, _ in BREAKING} == set(RULES)
-    assert {rule.dataset.name for rule in RULES.values()} == set(DATASETS) - {"candles"} - WITHOUT_RULES
+    assert {rule.dataset.name for rule in RULES.values()} == set(DATASETS) - {"candles"}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)

@@ -11,6 +11,7 @@ import polars as pl
 
 from market_data.model.dataset import (
     FUNDING_RATES,
+    FX_RATES,
     INSTRUMENTS,
     LIQUIDATIONS,
     LONG_SHORT_RATIOS,
@@ -137,6 +138,12 @@ def spot_flow_negative() -> pl.Expr:
 def liquidation_not_positive() -> pl.Expr:
     """Price and size of a forced order are numbers above zero."""
     return _positive("price", "size")
+
+
+@rule(Severity.REJECT, dataset=FX_RATES)
+def exchange_rate_not_positive() -> pl.Expr:
+    """What a unit of the currency was worth is a number above zero."""
+    return _positive("rate")
 
 
 @rule(Severity.REJECT, dataset=INSTRUMENTS)

@@ -91,45 +91,52 @@ def column(name: str, given: list[Any], kind: Field) -> tuple[pl.Series, dict[in
         return pl.Series(name, flags, dtype=pl.Boolean), _apart(given, flags)
     texts = [_text(value) for value in given]
     wrong = _apart(given, texts)
-    column, right = typed(pl.Series(name, texts, dtype=pl.String), kind)
+    told = pl.Series(name, texts, dtype=pl.String)
+    read, right = typed(told, kind)
     if right is not None:
-        fine = _too_fine(pl.Series(texts, dtype=pl.String)) if kind == EXACT else None
-        for place in places(~right):
-            wrong[place] = VALUE_TOO_FINE if fine is not None and fine[place] else VALUE_UNREADABLE
-        column = column.set(~right, None)
-    return column, wrong
+        fine = _too_fine(told) if kind == EXACT else _nowhere(told)
+        wrong |= {place: VALUE_TOO_FINE if fine[place] else VALUE_UNREADABLE for place in places(~right)}
+    return read, wrong
 
 
 def typed(texts: pl.Series, kind: Field) -> tuple[pl.Series, pl.Series | None]:
     """A column of texts as a type, null where that cannot be, and where it could; None for everywhere."""
-    there = texts.is_not_null()
+    if kind == pl.String or texts.null_count() == len(texts):
+        return texts.cast(type_of(kind)), None
     if isinstance(kind, Count):
-        column = moments_of(texts, kind)
-    elif isinstance(kind, Rounded):
-        column = texts.set((texts.str.len_bytes() > LONGEST_NUMBER).fill_null(value=False), None)
-        column = column.cast(EXACT, strict=False)
+        read = moments_of(texts, kind)
     elif isinstance(kind, Written):
-        moments = texts.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False)
-        column = _within(moments.dt.replace_time_zone("UTC"))
+        read = _within(
+            texts.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).dt.replace_time_zone("UTC")
+        )
     elif kind == pl.Date:
-        column = texts.set(~_matches(texts, _DATE), None).str.to_date("%Y-%m-%d", strict=False)
-        column = column.set(~column.is_between(EARLIEST.date(), LATEST.date()).fill_null(value=True), None)
+        days = texts.set(~_matches(texts, _DATE), None).str.to_date("%Y-%m-%d", strict=False)
+        read = days.set(~days.is_between(EARLIEST.date(), LATEST.date()).fill_null(value=True), None)
     elif kind == UTC_MICROS:
         right = texts.set(~_matches(texts, _MOMENT), None).str.replace("Z$", "+00:00")
-        column = _within(
-            right.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).cast(UTC_MICROS)
-        )
-    elif kind == pl.String:
-        return texts, None
+        moments = right.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
+        read = _within(moments.cast(UTC_MICROS))
     else:
-        column = texts.cast(kind, strict=False)
-        if kind == pl.Float64:
-            column = column.set(~column.is_finite().fill_null(value=True), None)
-        elif kind == EXACT:
-            column = column.set(
-                _too_fine(texts) | (texts.str.len_bytes() > LONGEST_NUMBER).fill_null(value=False), None
-            )
-    return column, column.is_not_null() | ~there
+        read = _numbers(texts, kind)
+    if read.null_count() == texts.null_count():
+        return read, None
+    return read, read.is_not_null() | texts.is_null()
+
+
+def _numbers(texts: pl.Series, kind: Field) -> pl.Series:
+    numbers = texts.cast(type_of(kind), strict=False)
+    if kind == pl.Float64:
+        return numbers.set(~numbers.is_finite().fill_null(value=True), None)
+    if kind == pl.Int64:
+        return numbers
+    # Most numbers are short: then there is nothing to look for.
+    lengths = texts.str.len_bytes()
+    longest = lengths.max() or 0
+    assert isinstance(longest, int)
+    if longest > DECIMALS + 1 or texts.str.contains_any(["e-", "E-"]).any():
+        endless = (lengths > LONGEST_NUMBER).fill_null(value=False)
+        numbers = numbers.set(endless | _too_fine(texts) if kind == EXACT else endless, None)
+    return numbers
 
 
 def moments_of(counts: pl.Series, kind: Count) -> pl.Series:

@@ -180,3 +180,30 @@ def tickers(params: httpx.QueryParams) -> dict[str, object]:
         return {"results": [coin for coin in listed if params.get("search", "") in coin["ticker"]]}
     asked = params.get("ticker", "AAPL") == "AAPL" and params.get("market", "stocks") == "stocks"
     return {"results": [stock] if asked and params["active"] == "true" else []}
+
+
+def filled() -> Source:
+    """A source that has something of every dataset."""
+    source, contract = Source(), {"ticker": "O:AAPL260116C00200000", "contract_type": "call", "strike_price": 200,
+                                  "expiration_date": "2026-01-16", "exercise_style": "american"}  # fmt: skip
+    day, nanos = "2025-03-03", int((NOW - timedelta(minutes=5)).timestamp()) * 10**9
+    lists: dict[str, list[dict[str, object]]] = {
+        "/stocks/v1/dividends": [{"ticker": "AAPL", "ex_dividend_date": day, "cash_amount": 0.25, "currency": "USD",
+                                  "pay_date": "2025-03-10", "frequency": 4, "distribution_type": "recurring"}],
+        "/stocks/v1/splits": [{"ticker": "AAPL", "execution_date": day, "split_from": 1, "split_to": 4}],
+        "/benzinga/v1/earnings": [{"fiscal_year": 2025, "fiscal_period": "Q1", "date": day, "time": "16:30:00",
+                                   "actual_eps": 2.4, "estimated_eps": 2.35, "currency": "USD"}],
+        "/v2/reference/news": [{"id": "n1", "published_utc": "2025-03-04T10:00:00Z", "title": "T", "tickers": ["AAPL"],
+                                "article_url": "https://news.example/1", "publisher": {"name": "P"}, "keywords": ["k"],
+                                "insights": [{"ticker": "AAPL", "sentiment": "positive"}]}],
+        "/v3/snapshot/options/AAPL": [{"details": contract, "implied_volatility": 0.3, "greeks": {"delta": 0.5},
+                                       "last_quote": {"bid": 9.5, "ask": 9.7}, "open_interest": 12,
+                                       "underlying_asset": {"price": 201.5}, "day": {"volume": 3}}],
+        "/v3/reference/options/contracts": [contract | {"ticker": "O:AAPL260116C00210000", "strike_price": 210}],
+        "/v3/trades/AAPL": [{"id": "1", "exchange": 4, "price": 200.1, "size": 3, "participant_timestamp": nanos,
+                             "sip_timestamp": nanos, "conditions": [12]}],
+        "/v3/quotes/AAPL": [{"sequence_number": 7, "sip_timestamp": nanos, "participant_timestamp": nanos,
+                             "bid_price": 200.0, "bid_size": 1, "ask_price": 200.1, "ask_size": 2}],
+    }  # fmt: skip
+    source.lists = {path: [rows, rows] for path, rows in lists.items()}
+    return source

@@ -223,3 +223,36 @@ def found(query: str) -> list[dict[str, str]]:
         {"symbol": "BRK-B", "quoteType": "EQUITY", "exchange": "NYQ"},
     ]
     return [quote for quote in everything if quote.get("symbol", query).startswith(query)]
+
+
+def filled() -> Source:
+    """A source that has something of every dataset."""
+    source, quarter = Source(), int(datetime(2024, 12, 31, tzinfo=UTC).timestamp())
+    source.dividends = [(datetime(2025, 2, 10, 14, 30, tzinfo=UTC), 0.25)]
+    expires = int(datetime(2026, 1, 16, tzinfo=UTC).timestamp())
+    option = {"contractSymbol": "AAPL260116C00200000", "strike": 200.0, "expiration": expires, "bid": 9.5, "ask": 9.7,
+              "lastPrice": 9.6, "volume": 3, "openInterest": 12, "impliedVolatility": 0.31}  # fmt: skip
+    earnings = {
+        "earningsHistory": {"history": [{"quarter": {"raw": quarter}, "epsActual": {"raw": 2.4}, "currency": "USD",
+                                         "epsEstimate": {"raw": 2.35}, "surprisePercent": {"raw": 0.021}}]},
+        "earnings": {"earningsChart": {"currentQuarterEstimate": 1.6, "currentQuarterEstimateDate": "1Q",
+                                       "currentQuarterEstimateYear": 2025},
+                     "financialsChart": {"quarterly": [{"date": "4Q2024", "revenue": 124300000000}]}},
+        "calendarEvents": {"earnings": {"earningsDate": [quarter + 10_000_000], "revenueAverage": 94000000000}},
+    }  # fmt: skip
+    source.bodies = {
+        "/v10/finance/quoteSummary/AAPL": {"quoteSummary": {"result": [earnings], "error": None}},
+        "/v7/finance/options/AAPL": {
+            "optionChain": {
+                "result": [
+                    {
+                        "quote": {"regularMarketPrice": 201.5},
+                        "expirationDates": [expires],
+                        "options": [{"calls": [option], "puts": [option | {"contractSymbol": "AAPL260116P00200000"}]}],
+                    }
+                ],
+                "error": None,
+            }
+        },
+    }
+    return source

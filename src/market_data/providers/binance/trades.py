@@ -117,6 +117,9 @@ async def _from_rest(client: Client, market: Market, listing: Listing, span: Tim
         rows = parse_aggregate_trades(response.body)
         if rows.frame.height:
             break
+        if rows.rejected.height:
+            yield client.page(Rows(TRADES.empty(), rows.rejected), market.source, response)
+            rows = Rows(rows.frame)
     while rows.frame.height:
         inside = Rows(_frame(rows.frame).filter(_inside(span)), rows.rejected)
         yield _page(client, listing, inside, market.source, response)

@@ -55,11 +55,9 @@ class Answer:
         Raises:
             MalformedPayload: saying what came instead.
         """
-        named = {self.ticker, *(row.get("ticker") for row in self.results if isinstance(row, dict))} - {None, ticker}
-        if named:
-            raise MalformedPayload(
-                f"polygon sent {', '.join(map(str, sorted(named, key=str)))} where {ticker} was asked for"
-            )
+        for named in (self.ticker, *(row.get("ticker") for row in self.results if isinstance(row, dict))):
+            if named not in (None, ticker):
+                raise MalformedPayload(f"polygon sent {shown(named)} where {ticker} was asked for")
         if self.adjusted:
             raise MalformedPayload(f"polygon sent adjusted prices of {ticker} where unadjusted ones were asked for")
 

@@ -24,11 +24,12 @@ async def rates(client: Client, currency: str, span: TimeRange, now: datetime) -
     last = min(span.end, now) - MILLISECOND
     path = f"/v2/aggs/ticker/C:{currency}{QUOTE}/range/1/day/{span.start:%Y-%m-%d}/{last:%Y-%m-%d}"
     async for response, answer in client.product("currencies", path, adjusted="false", sort="asc", limit=50_000):
-        days = parse_aggregates(answer.results).frame.select(
+        rows = parse_aggregates(answer.results)
+        days = rows.frame.select(
             pl.col("timestamp").dt.date().alias("date"),
             pl.lit(currency).alias("currency"),
             pl.lit(QUOTE).alias("quote_currency"),
             pl.col("close").alias("rate"),
         )
-        over = days.filter((pl.col("date") < now.date()) & (pl.col("rate") > 0))
-        yield client.page(Rows(FX_RATES.conform(over.unique("date", keep="last", maintain_order=True))), response)
+        over = days.filter(pl.col("date") < now.date()).unique("date", keep="last", maintain_order=True)
+        yield client.page(Rows(FX_RATES.conform(over), rows.rejected), response)
