@@ -115,11 +115,12 @@ class Source:
         self.bodies: dict[str, object] = {}
         self.crumb = "a.b/c"
         self.dividends: list[tuple[datetime, float]] = []
+        self.news: list[dict[str, object]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         if request.url.path == "/v1/finance/search":
-            return self.answer({"quotes": found(request.url.params["q"]), "news": []})
+            return self.answer({"quotes": found(request.url.params["q"]), "news": self.news})
         if request.url.path.startswith("/v8/finance/chart/"):
             return self.override or self.chart(request.url.path.rsplit("/", 1)[1], request.url.params)
         if request.url.host == "fc.yahoo.com":
@@ -229,6 +230,8 @@ def filled() -> Source:
     """A source that has something of every dataset."""
     source, quarter = Source(), int(datetime(2024, 12, 31, tzinfo=UTC).timestamp())
     source.dividends = [(datetime(2025, 2, 10, 14, 30, tzinfo=UTC), 0.25)]
+    source.news = [{"uuid": "u", "title": "T", "providerPublishTime": int(NOW.timestamp()) - 3600, "publisher": "P",
+                    "link": "https://news.example/u", "relatedTickers": ["AAPL"]}]  # fmt: skip
     expires = int(datetime(2026, 1, 16, tzinfo=UTC).timestamp())
     option = {"contractSymbol": "AAPL260116C00200000", "strike": 200.0, "expiration": expires, "bid": 9.5, "ask": 9.7,
               "lastPrice": 9.6, "volume": 3, "openInterest": 12, "impliedVolatility": 0.31}  # fmt: skip
