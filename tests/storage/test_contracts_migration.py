@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from market_data.storage.server import migrate, migration_files
+from market_data.storage.server import migrate, migration_files, revisions
 from market_data.storage.server.database import Database
 
 NEW = {"contract_id"}
@@ -40,7 +40,9 @@ def before(empty_database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: 
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with monkeypatch.context() as older:
         older.setattr(migration_files, "FOLDER", tmp_path)
-        older.setattr(migrate, "FOLDER", tmp_path)
+        older.setattr(revisions, "FOLDER", tmp_path)
+        # What the files declare is read once; older ones declare something else.
+        older.setattr(migration_files, "_declared_in_files", migration_files._declared_in_files.__wrapped__)
         older.setattr(migrate, "missing_columns", lambda _: [])
         migrate.upgrade(empty_database)
     with empty_database.transaction() as connection:
