@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import polars as pl
@@ -19,10 +20,11 @@ from asking_sources import asking
 from market_data.bootstrap import open_shelves
 from market_data.model.bars import Cut
 from market_data.model.dataset import CANDLES, TRADES
-from market_data.model.instrument import AssetClass, Instrument
-from market_data.model.timeframe import TimeRange
+from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.facts import Collected, Collector
 from market_data.pipeline.read.bars import bars
+from market_data.pipeline.write.ingest import Batch, Purpose, ingest
 from market_data.providers.binance import Binance, BinanceSettings
 from market_data.storage.facts.ticks import missing_numbers
 from market_data.storage.server.database import Database
@@ -153,3 +155,40 @@ async def test_bars_of_the_stored_trades_are_those_that_others_made(
         middle = TimeRange(SPAN.start + timedelta(hours=7, minutes=3), SPAN.start + timedelta(hours=30))
         cut = made.filter(pl.col("timestamp").is_between(middle.start, middle.end, closed="left"))
         assert pl.concat(bars(database, XRP, middle, Cut(every=length))).equals(cut)
+
+
+async def test_minutes_the_trades_make_are_held_against_the_stored_ones(
+    database: Database, market: Callable[[int], Spot], recordings: Path
+) -> None:
+    span = TimeRange(SPAN.start, SPAN.start + timedelta(hours=6))
+    recorded = pl.read_ipc(recordings / "freqtrade" / "XRP_ETH-1m.feather").rename({"date": "timestamp"})
+    minutes = CANDLES.conform(
+        recorded.with_columns(
+            pl.col("timestamp").cast(pl.Datetime("us", "UTC")),
+            *(
+                pl.Series(each, [Decimal(repr(value)) for value in recorded[each]], CANDLES.schema[each])
+                for each in VALUES
+            ),
+        ).filter(pl.col("timestamp") < span.end)
+    )
+    # One of them is told otherwise by the source's candles.
+    wrong = minutes.with_columns(
+        volume=pl.when(pl.int_range(pl.len()) == 7).then(pl.col("volume") + 1).otherwise("volume")
+    )
+    now = datetime(2019, 11, 1, tzinfo=UTC)
+    batch = Batch(
+        series=Series(XRP, Timeframe.M1), frame=wrong, source="binance", fetched_at=now, requested_at=now, span=span,
+        response_ms=1.0, quota_remaining=None,
+    )  # fmt: skip
+    ingest(database, open_shelves(), batch, Purpose(run_id=uuid4(), span=span), lambda: now)
+    collected = await collect(database, market(1000), archive=True, span=span)
+    assert collected.error is None
+    # Of the last minute more trades may come.
+    told = f"{minutes.height - 1:,} stored minutes held against those the trades make: 1 values differ"
+    assert collected.notes == [told]
+    (doubt,) = database.rows("SELECT timestamp, field, source_a, value_a, source_b, value_b FROM disagreements")
+    right = minutes.row(7, named=True)
+    assert doubt == {
+        "timestamp": right["timestamp"], "field": "volume", "source_a": "binance", "value_a": right["volume"] + 1,
+        "source_b": "binance:trades", "value_b": right["volume"],
+    }  # fmt: skip

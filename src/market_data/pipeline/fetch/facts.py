@@ -17,7 +17,7 @@ from market_data.model.instrument import Instrument
 from market_data.model.provider import Page
 from market_data.model.timeframe import MICROSECOND, TimeRange
 from market_data.pipeline.fetch.asking import Answer, Question, Sources, able, ask, nobody
-from market_data.pipeline.fetch.completeness import incomplete
+from market_data.pipeline.fetch.completeness import doubted_minutes, incomplete
 from market_data.pipeline.fetch.reading import committed
 from market_data.pipeline.fetch.runs import Run, recorded
 from market_data.pipeline.write.believe import settle
@@ -90,6 +90,9 @@ class Collector:
             if answer.settled:
                 database = self.sources.database
                 result.error = await asyncio.to_thread(incomplete, database, dataset, instrument, span)
+                if result.error is None and result.sources:
+                    asked = (database, dataset, instrument, span, result.sources[0], now)
+                    result.notes += await asyncio.to_thread(doubted_minutes, *asked)
             run.error = result.error
             run.partly = bool(result.counts.fetched)
         return result

@@ -111,7 +111,7 @@ async def reconcile(
         # A provider may have had to use another of its markets: what is recorded is who really answered.
         answered = taker.pages[0].source if taker.pages else source
         other = pl.concat([CANDLES.empty(), *(page.frame for page in taker.pages)])
-        return await asyncio.to_thread(_compare_stored, sources.database, answered, series, span, other, now)
+        return await asyncio.to_thread(compare_stored, sources.database, answered, series, span, other, now)
 
 
 class _Comparing:
@@ -192,9 +192,10 @@ def provider_of(source: str, providers: Sequence[Provider]) -> Provider:
     raise UsageError(f"Unknown source {source!r}. Providers: {', '.join(p.name for p in providers)}")
 
 
-def _compare_stored(
+def compare_stored(
     database: Database, source: str, series: Series, span: TimeRange, other: pl.DataFrame, now: datetime
 ) -> Reconciliation:
+    """Compare candles of a source with the stored ones of others, and put what differs on record."""
     theirs = normalise(series, other).filter("first_of_timestamp")
     # Of the facts, so that a source's own earlier rows never vouch for it.
     facts = Reader(database).newest_facts(series, span).filter(pl.col("source") != source)
