@@ -97,12 +97,20 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def status(instrument: Instrument) -> dict[str, Any]:
         return {"symbol": instrument.symbol, "status": "healthy", "quality_score": 0.98, "error_message": None}
 
-    def meant(symbol: str) -> tuple[Instrument, bool]:
+    def meant(symbol: str, asset_class: AssetClass | None = None) -> Instrument | None:
         known = dict.fromkeys(("BTC", "ETH", "SOL"), AssetClass.CRYPTO)
-        return Instrument(symbol, known.get(symbol, AssetClass.STOCK)), symbol in known
+        symbol = symbol.upper()
+        found = asset_class or known.get(symbol)
+        return Instrument(symbol, found) if found and (symbol in known or asset_class) else None
+
+    async def find(symbol: str, asset_class: AssetClass | None, names: object) -> Instrument:
+        return Instrument(symbol.upper(), asset_class or AssetClass.STOCK)
 
     parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
-    parts.shelves, parts.standings = Shelves((), ()), SimpleNamespace(meant=meant, stored=meant)
+    parts.shelves, parts.contracts = Shelves((), ()), SimpleNamespace(find=find)
+    parts.names = SimpleNamespace(meant=meant, stored_as=lambda instrument: instrument)
+    # Nothing is known of where its instruments trade.
+    monkeypatch.setattr("market_data.cli.enriching.trading_notes", lambda *_: [])
 
     @contextmanager
     def opened(_: Invocation, *, asks_providers: bool = False) -> Iterator[SimpleNamespace]:

@@ -14,8 +14,10 @@ from typer.testing import CliRunner, Result
 
 from market_data.cli.app import app
 from market_data.cli.invocation import Invocation
+from market_data.model.contract import Preference
 from market_data.model.instrument import AssetClass, Instrument, Series
 from market_data.model.timeframe import Timeframe
+from market_data.pipeline.read.names import Names
 from market_data.pipeline.read.status import Standings
 from market_data.storage.work.tracked import track
 
@@ -26,6 +28,8 @@ Run = Callable[..., Result]
 def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The program over the desk's database."""
 
+    standings = Standings(desk.database, {Instrument("BTC", AssetClass.CRYPTO): [Timeframe.H1]})
+
     @contextmanager
     def opened(*_: Any, **__: Any) -> Iterator[Any]:
         yield SimpleNamespace(
@@ -33,7 +37,8 @@ def run(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Run:
             shelves=desk.shelves,
             clock=lambda: desk.now,
             reader=desk.reader,
-            standings=Standings(desk.database, {Instrument("BTC", AssetClass.CRYPTO): [Timeframe.H1]}),
+            standings=standings,
+            names=Names(desk.database, standings, Preference()),
         )
 
     monkeypatch.setattr(Invocation, "app", opened)
