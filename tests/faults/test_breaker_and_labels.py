@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import fault_acts as acts
-from fault_desk import BINANCE, BINANCE_HOURS, COIN, DAY, POLYGON, Case, Sources, opened, program
+from fault_desk import ARCHIVE_MINUTES, BINANCE, BINANCE_HOURS, COIN, DAY, POLYGON, Case, Sources, opened, program
 from fault_wire import Fault, Loopback, VirtualTime
 
 from market_data.model.dataset import OPEN_INTEREST
@@ -52,6 +52,25 @@ async def test_a_source_that_failed_three_times_is_left_alone_for_five_minutes(d
             (report,) = await app.enricher.enrich([COIN], [Timeframe.H1], begin + 3 * DAY, begin + 4 * DAY)
             assert (report.sources, gate.state) == (["binance"], "closed")
             await app.disconnect()
+
+
+async def test_an_archive_that_is_down_costs_no_candle_and_no_breaker_but_its_own(database_url: str) -> None:
+    down = Case(
+        name="archive down", subject=ARCHIVE_MINUTES, stored={},
+        settings={"providers.binance.archive_from_candles": 1000},
+        faults=[Fault(lambda request: request.url.path.startswith("/data/"), acts.answering(503))],
+    )  # fmt: skip
+    async with Loopback(Sources({}), down.faults).serving() as loopback:
+        time, span = VirtualTime(), ARCHIVE_MINUTES.span
+        with opened(down, database_url, loopback.url, time) as app:
+            (report,) = await app.enricher.enrich([COIN], [Timeframe.M1], span.start, span.end)
+            await app.disconnect()
+            assert (report.error, report.gaps) == (None, 0)
+            (row,) = app.database.rows("SELECT count(*) AS n, array_agg(DISTINCT source) AS of FROM market_data_v2")
+            assert (row["n"], row["of"]) == (3 * 1440, ["binance"])
+            (channels,) = (http.channels for http in app.connections if http.name == "binance")
+            assert {name for name, one in channels.items() if one.gate.state != "closed"} <= {"binance:archive"}
+            assert channels["binance:archive"].gate.failures
 
 
 async def test_open_interest_is_one_series_across_the_change_of_labels(database_url: str) -> None:
