@@ -78,6 +78,14 @@ class Contracts:
         same = [each for each in found if each.quote == own.contract.quote]
         return next(iter(same), None) or replace(self.preference, kinds=(Kind.SPOT,)).best(found)
 
+    def waits(self, name: str, own: Stored, instrument: Instrument) -> bool:
+        """Whether a source comes before the one of the own contract, which can be asked and has the first word."""
+        able = {provider.name: provider for provider in self._able(instrument)}
+        order = list(able)
+        if name not in able or own.source not in able or able[own.source].ready is not None:
+            return False
+        return order.index(name) < order.index(own.source)
+
     async def find(self, name: str, asset_class: AssetClass | None, names: Names) -> Instrument:
         """The instrument that the sources' lists know by a name; what they say is stored.
 
@@ -218,9 +226,12 @@ class Tied(Provider):
         """Candles of the own contract; before it was listed those of the same coin's spot pair.
 
         The own contract is asked for the whole range, since the dates of lists have been wrong; what comes before its
-        first candle, and before it was listed, is asked of the pair.
+        first candle, and before it was listed, is asked of the pair. A source that comes before the own contract's has
+        nothing to say: only one that comes after it stands in.
         """
         own = await self._contracts.own(instrument)
+        if own is not None and self._contracts.waits(self.name, own, instrument):
+            return
         if own is None or own.source != self.name:
             async for page in self._inner.fetch_candles(instrument, timeframe, start, end, now=now):
                 yield _standing_in(page) if instrument in self._contracts.undecided else page
