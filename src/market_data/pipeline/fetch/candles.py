@@ -25,8 +25,9 @@ from market_data.pipeline.fetch.runs import Run, recorded
 from market_data.pipeline.read.status import age_of, reaches_of
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.gaps import coverage
-from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.pipeline.write.ingest import Batch, Purpose
 from market_data.pipeline.write.ingest import Outcome as Ingested
+from market_data.pipeline.write.together import ingest_batch
 from market_data.storage.series.present import Counts
 from market_data.storage.series.reader import Reader
 from market_data.storage.work import audit
@@ -186,7 +187,7 @@ class Enricher:
         async def store(batch: Batch) -> None:
             def commit() -> None:
                 sources = self.sources
-                report.add(batch.source, ingest(sources.database, self.shelves, batch, purpose, sources.clock))
+                report.add(batch.source, ingest_batch(sources.database, self.shelves, batch, purpose, sources.clock))
 
             await committed(commit)
             done = int((opens < to_micros(batch.span.end)).sum())

@@ -21,8 +21,9 @@ from market_data.pipeline.fetch.reading import committed
 from market_data.pipeline.fetch.runs import recorded
 from market_data.pipeline.write.derive import Shelves
 from market_data.pipeline.write.gaps import audit_series
-from market_data.pipeline.write.ingest import Batch, Purpose, ingest
+from market_data.pipeline.write.ingest import Batch, Purpose
 from market_data.pipeline.write.ledger import before_listing, candles_in
+from market_data.pipeline.write.together import ingest_batch
 from market_data.storage.facts.expectations import trading_of
 from market_data.storage.facts.instruments import listed_since
 from market_data.storage.series.coverage import State, Stretch, due, replace_stretches, stretches
@@ -154,7 +155,7 @@ class Healer:
 
     def store(self, batch: Batch, purpose: Purpose) -> None:
         """Store a batch as any other; the settling audit judges what is still missing."""
-        ingest(self.sources.database, self.shelves, batch, purpose, self.sources.clock)
+        ingest_batch(self.sources.database, self.shelves, batch, purpose, self.sources.clock)
 
     def missing(self, series: Series, gaps: list[Stretch]) -> bool:
         """Whether any of the gaps is still open."""

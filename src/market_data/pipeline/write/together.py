@@ -17,6 +17,7 @@ import polars as pl
 
 from market_data.model.actions import Split
 from market_data.model.cuts import Cut
+from market_data.model.dataset import CANDLES
 from market_data.model.errors import DatabaseUnavailable, MarketDataError, UsageError
 from market_data.model.instrument import Instrument
 from market_data.model.timeframe import MICROSECOND, TimeRange
@@ -59,7 +60,8 @@ from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection
 from market_data.storage.wire.gathered import Gathered
 from market_data.storage.work import audit
-from market_data.storage.work.quarantine import quarantine
+from market_data.storage.work.quarantine import quarantine, quarantine_unread
+from market_data.storage.work.runs import hold_run
 
 # Of a larger batch the rows are what costs, not the statements.
 EDGE_ROWS: Final = 1_000
@@ -148,6 +150,9 @@ class _Together:
         return list(outcomes)
 
     def _write(self, connection: Connection) -> tuple[list[Outcome], list[int]]:
+        purposes = {(each.purpose.owner, each.purpose.run_id) for each in self.offers if each.purpose.owner is not None}
+        for owner, run_id in sorted(purposes):
+            hold_run(connection, run_id, owner)
         lock_together(connection, [offer.batch.series for offer in self.offers])
         edge = read_edge(connection, [self._want(place) for place in range(len(self.offers))])
         closing = [self._closing(edge, place) for place in range(len(self.offers))]
@@ -219,7 +224,8 @@ class _Together:
     def _outcome(self, place: int, closing: _Closing) -> Outcome:
         checked = self.checked[place]
         unchanged = closing.judged.height - closing.new.height + checked.repeated
-        counts = Counts(inserted=closing.new.height, unchanged=unchanged, rejected=checked.rejected.height)
+        rejected = checked.rejected.height + self.offers[place].batch.unread.height
+        counts = Counts(inserted=closing.new.height, unchanged=unchanged, rejected=rejected)
         return Outcome(counts=counts, seconds={"compute": closing.seconds})
 
     def _long_way(self, connection: Connection, place: int) -> Outcome:
@@ -243,6 +249,9 @@ class _Together:
             if each.new.height and own_among(each.derived.columns):
                 write_own(connection, batch.series, each.derived)
             quarantine(connection, batch.series, checked.rejected, batch.source, each.origin.run_id, each.origin.now)
+            quarantine_unread(
+                connection, CANDLES, batch.series, batch.unread, batch.source, each.origin.run_id, each.origin.now
+            )
         append(connection, pl.concat(facts), pl.concat(present))
         for instrument, span, now in _days(self.offers, added):
             audit.recount_quality(told, instrument, span, now)
