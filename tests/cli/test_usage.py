@@ -87,7 +87,7 @@ def test_wrong_option_value_names_the_option() -> None:
     ("arguments", "expected"),
     [
         (["statsu", "BTC"], "Did you mean 'status'?"),
-        (["statsu", "BTC"], "Valid: backfill, bars, correct, db, enrich, "),
+        (["statsu", "BTC"], "Valid: actions, backfill, bars, correct, db, enrich, "),
         (
             ["db"],
             "Missing command. Valid: backup, prune, restore, sql, stats, status, upgrade. See 'market-data db --help'.",
