@@ -29,9 +29,10 @@ from market_data.storage.server.postmaster import Postmaster
 
 FAULTS = "429:0.05,5xx:0.05,drop:0.03,truncate:0.03"
 START = datetime(2024, 3, 1, tzinfo=UTC)
-# When something was fetched, computed or written, and what is counted from there, is not part of what it is.
+# When something was fetched, computed or written, and what is counted from there, is not part of what it is; nor is
+# the number a contract was given when it was first heard of.
 TIMES = {"id", "fetched_at", "computed_at", "updated_at", "created_at", "known_from", "data_age_seconds", "run_id",
-         "quality_score", "detected_at", "filled_at", "next_try_at"}  # fmt: skip
+         "quality_score", "contract_id", "detected_at", "filled_at", "next_try_at"}  # fmt: skip
 PAUSE = threading.Event()
 SETTINGS: dict[str, Any] = {
     "database.sandbox": True,

@@ -62,7 +62,10 @@ def together(failures: Sequence[tuple[str, MarketDataError]], skipped: Sequence[
     errors = [error for _, error in failures]
     chosen = next((error for error in errors if error.again), None)
     chosen = chosen or next((error for error in reversed(errors) if not error.answered), errors[-1])
-    said = list(dict.fromkeys([*(attributed(source, error) for source, error in failures), *skipped]))
+    # What several of them say in the same words is said once.
+    first = {str(error): source for source, error in reversed(failures)}
+    told = [attributed(source, error) for source, error in failures if first[str(error)] == source]
+    said = list(dict.fromkeys([*told, *skipped]))
     if len(said) == 1:
         return chosen
     found = copy(chosen)
