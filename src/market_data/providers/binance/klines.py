@@ -280,7 +280,8 @@ async def candles(
             if page.frame.height:
                 reached = page.frame["timestamp"][-1] + timeframe.duration
     except MarketDataError as error:
-        if only is not None or error.where is not Where.SOURCE or not client.settings.use_archive:
+        # What may pass is tried again at the same door first: the rows' source is not to change with every hiccup.
+        if only is not None or error.again or error.where is not Where.SOURCE or not client.settings.use_archive:
             raise
         async for page in asked.by_the_other_door(TimeRange(reached, end), error):
             yield page
