@@ -94,7 +94,10 @@ def validate_facts(dataset: Dataset, frame: pl.DataFrame, rules: Sequence[Rule])
     first = fine.select(pl.struct(dataset.key).is_first_distinct()).to_series()
     accepted = fine.filter(first)
     others = fine.filter(~first)
-    unlike = others.join(accepted, on=list(dataset.schema), how="anti", nulls_equal=True, maintain_order="left")
+    # Mostly there are none, and looking for them would sort out every row.
+    unlike = others
+    if others.height:
+        unlike = others.join(accepted, on=list(dataset.schema), how="anti", nulls_equal=True, maintain_order="left")
     refused = unlike.with_columns(rules=pl.lit([DUPLICATE_KEY], pl.List(pl.String)))
     unsaid = notes.filter(good & ("notes" not in dataset.schema)).explode().drop_nulls().value_counts()
     return Checked(accepted, pl.concat([bad, refused]), others.height - unlike.height, dict(unsaid.iter_rows()))
