@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.cuts import Cut
 from market_data.model.dataset import CANDLES, EXACT, UTC_MICROS
 from market_data.model.instrument import AssetClass, Instrument, Series

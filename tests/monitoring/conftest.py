@@ -14,6 +14,7 @@ from market_data.monitoring.readings import InstrumentReading, Limits, Readings
 
 AT = datetime(2026, 3, 4, 12, 30, tzinfo=UTC)
 CRITICAL = {AssetClass.STOCK: 300.0, AssetClass.ETF: 300.0, AssetClass.CRYPTO: 120.0}
+ALERT = {AssetClass.STOCK: 600.0, AssetClass.ETF: 600.0, AssetClass.CRYPTO: 60.0}
 DAY = 86400.0
 
 
@@ -28,7 +29,7 @@ def instrument(symbol: str, asset_class: AssetClass, **changed: Any) -> Instrume
 # Two tracked instruments that are up to date, and one that was enriched by hand a month ago: nobody's concern.
 WELL = Readings(
     at=AT,
-    limits=Limits(critical_seconds=CRITICAL, min_quality=0.85),
+    limits=Limits(critical_seconds=CRITICAL, alert_seconds=ALERT, min_quality=0.85),
     instruments=[
         instrument("AAPL", AssetClass.STOCK, age=2 * DAY),
         instrument("BTC", AssetClass.CRYPTO),
@@ -53,8 +54,9 @@ def with_btc(**changed: Any) -> Readings:
 # Per rule: readings that break it and no other, and the labels of what is found.
 BROKEN: dict[str, tuple[Readings, dict[str, str]]] = {
     "MarketDataStale": (with_btc(lag=1000.0, overdue=121.0), {"symbol": "BTC", "asset_class": "crypto"}),
+    "MarketDataLate": (with_btc(lag=1000.0, overdue=61.0), {"symbol": "BTC", "asset_class": "crypto"}),
     # The schedule asked a moment ago; yet a day is missing.
-    "MarketDataOld": (with_btc(lag=DAY + 1, overdue=100.0), {"symbol": "BTC", "asset_class": "crypto"}),
+    "MarketDataOld": (with_btc(lag=DAY + 1, overdue=50.0), {"symbol": "BTC", "asset_class": "crypto"}),
     "MarketDataFetchesFail": (replace(WELL, fetch_success=0.949), {}),
     "MarketDataComputationsFail": (replace(WELL, compute_success=0.949), {}),
     "MarketDataQualityLow": (replace(WELL, average_quality=0.8499), {}),
@@ -72,7 +74,7 @@ BARELY_WELL = replace(
     WELL,
     instruments=[
         instrument("AAPL", AssetClass.STOCK, lag=DAY, overdue=300.0),
-        instrument("BTC", AssetClass.CRYPTO, lag=3700.0, overdue=120.0),
+        instrument("BTC", AssetClass.CRYPTO, lag=3700.0, overdue=60.0),
     ],
     fetch_success=0.95,
     compute_success=0.95,

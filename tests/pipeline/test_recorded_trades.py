@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from asking_sources import asking
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.bars import Cut
 from market_data.model.dataset import CANDLES, TRADES
 from market_data.model.instrument import AssetClass, Instrument, Series

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from market_data.bootstrap.shelves import by_priority, open_providers, open_shelves
+from market_data.bootstrap.shelves import by_priority, open_providers, shelves_of
 from market_data.config import Settings
 from market_data.model.contract import Preference
 from market_data.model.instrument import Instrument
 from market_data.model.provider import Provider
+from market_data.model.quality import Least
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
@@ -175,12 +176,14 @@ class App:
         """What looks for whatever can be wrong."""
         quality = self.settings.quality
         critical = {asset_class: ages.critical for asset_class, ages in quality.freshness.items()}
+        alert = {asset_class: ages.alert for asset_class, ages in quality.freshness.items()}
+        limits = ReadingLimits(critical_seconds=critical, alert_seconds=alert, min_quality=quality.min_quality_score)
         return Observer(
             database=self.database,
             standings=self.standings,
             tracked=self.tracked,
             timetable=timetable(self.settings),
-            limits=ReadingLimits(critical_seconds=critical, min_quality=quality.min_quality_score),
+            limits=limits,
             breakers=self.breakers,
             clock=self.clock,
         )
@@ -208,12 +211,11 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
         ConfigError: when a setting is wrong.
         DatabaseUnavailable, StorageError: when the database cannot be opened or brought up to date.
     """
-    shelves = open_shelves(settings.features.paths)
+    shelves = shelves_of(settings)
     # What is wrong with the providers' settings is said before a database is opened for them.
     open_providers(settings)
     with open_database(settings) as database, OwnLoop() as loop:
-        if isinstance(clock, SystemClock):
-            clock = clock.beside(database)
+        clock = clock.beside(database) if isinstance(clock, SystemClock) else clock
         upgrade(database)
         ledger = SharedLedger(database)
         providers, connections = open_providers(settings, ledger)
@@ -233,7 +235,7 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             connections=tuple(connections),
             ledger=ledger,
             loop=loop,
-            standings=Standings(database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of)),
+            standings=standings_of(settings, database),
             collector=Collector(sources, shelves, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
             contracts=contracts,
@@ -300,6 +302,19 @@ def worker_limits(settings: Settings) -> Limits:
         heartbeat_seconds=jobs.heartbeat_seconds,
         stalled_seconds=jobs.stalled_seconds,
     )
+
+
+def standings_of(settings: Settings, database: Database) -> Standings:
+    """Where instruments stand, by what the settings track and ask for."""
+    return Standings(
+        database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of), least_of(settings)
+    )
+
+
+def least_of(settings: Settings) -> Least:
+    """What data must reach to be well, as the settings say."""
+    quality = settings.quality
+    return Least(quality_score=quality.min_quality_score, data_completeness=quality.min_data_completeness)
 
 
 def timetable(settings: Settings) -> Timetable:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from market_data import features as feature_shelf
 from market_data import providers as provider_shelf
@@ -13,6 +15,7 @@ from market_data.model.dataset import CANDLES
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Provider
+from market_data.model.quality import FRESHNESS, Freshness
 from market_data.model.rule import Rule
 from market_data.pipeline.own_features import check, own_features
 from market_data.pipeline.write.derive import Shelves
@@ -29,6 +32,24 @@ def declared_features() -> dict[str, Feature]:
     ours = f"{feature_shelf.__name__}."
     declare_features({name: each.sql_type for name, each in found.items() if each.function.__module__.startswith(ours)})
     return found
+
+
+def shelves_of(settings: Settings) -> Shelves:
+    """What is computed and checked, as the settings say.
+
+    Raises:
+        ConfigError: saying what is wrong with a file of the user's own features.
+    """
+    found = open_shelves(settings.features.paths)
+    quality = settings.quality
+    if not quality.validate_on_insert:
+        found = replace(found, rules=(), reference_rules=())
+    ages = {
+        asset_class: Freshness(target=each.target, alert=each.alert, critical=each.critical, stale=each.stale)
+        for asset_class, each in quality.freshness.items()
+    }
+    room = BoundedSemaphore(settings.pipelines.feature_workers)
+    return replace(found, freshness={**FRESHNESS, **ages}, computing=room)
 
 
 def open_shelves(own_files: Sequence[Path] = ()) -> Shelves:

@@ -118,7 +118,7 @@ class PipelineSettings(Section):
     batch_size: Count
     """Rows stored in one transaction."""
     feature_workers: Count
-    """Threads that compute features."""
+    """Threads that compute features at the same time."""
     max_concurrent_symbols: Count
     """Symbols worked on at the same time."""
     backfill_hour: Hour
@@ -189,7 +189,7 @@ class Freshness(Section):
     target: Annotated[float, Field(gt=0)]
     """Age up to which data counts as fresh."""
     alert: Annotated[float, Field(gt=0)]
-    """Age at which an alert is raised."""
+    """Age from which an alert of severity warning is raised, where it is not critical yet."""
     critical: Annotated[float, Field(gt=0)]
     """Age at which the alert is critical."""
     stale: Annotated[float, Field(gt=0)]
@@ -200,11 +200,11 @@ class QualitySettings(Section):
     """What counts as good."""
 
     min_quality_score: Share
-    """Average quality below this is reported."""
+    """An instrument whose mean quality is below this is stale, and a mean of all below it raises an alert."""
     min_data_completeness: Share
-    """Share of expected fields below this is reported."""
+    """An instrument whose candles hold a smaller share of their expected fields is not healthy."""
     validate_on_insert: bool
-    """Whether rows are checked by the rules before they are stored."""
+    """Whether rows are checked by the rules before they are stored; without, none counts as validated."""
     freshness: Mapping[AssetClass, Freshness]
     """Freshness limits per asset class."""
 

@@ -39,6 +39,7 @@ FEATURES_PERCENT: Final = 20
 FRESHNESS_PERCENT: Final = 10
 
 MIN_QUALITY_SCORE: Final = 0.85
+MIN_DATA_COMPLETENESS: Final = 0.95
 HEALTHY_SCORE: Final = 0.90
 HEALTHY_LAG: Final = timedelta(days=1)
 STALE_LAG: Final = timedelta(days=3)
@@ -57,14 +58,16 @@ def completeness(rows: pl.DataFrame, expected: Sequence[str]) -> pl.Series:
     return pl.Series("data_completeness", counts / len(expected))
 
 
-def freshness(latency_seconds: pl.Series, asset_class: AssetClass) -> pl.Series:
+def freshness(
+    latency_seconds: pl.Series, asset_class: AssetClass, limits_of: Mapping[AssetClass, Freshness] = FRESHNESS
+) -> pl.Series:
     """1 up to the class's target latency, 0 from its stale threshold, linear between; null where unknown.
 
     The latency of a candle is how long after it could first have been had it was fetched, in seconds: `fetched_at`
     less the later of its end and the moment its page was asked for. A candle of last year that its source gave at once
     is as fresh as one of this minute, however long the run was at earlier pages or waited for its turn.
     """
-    limits = FRESHNESS[asset_class]
+    limits = limits_of[asset_class]
     # Divided by NumPy, see `completeness`.
     latency = latency_seconds.cast(pl.Float64).fill_null(np.nan).to_numpy()
     share = (limits.stale - latency) / (limits.stale - limits.target)
@@ -83,24 +86,44 @@ def score(*, completeness: pl.Series, checks: pl.Series, features: pl.Series, fr
     return pl.Series("quality_score", weighted.to_numpy() / 100)
 
 
-def status_name(*, lag: timedelta | None, quality_score: float | None, failed: bool) -> Status:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Least:
+    """What an instrument's data must reach on average: below the score it is stale, below the completeness not well."""
+
+    quality_score: float = MIN_QUALITY_SCORE
+    data_completeness: float = MIN_DATA_COMPLETENESS
+
+
+def status_name(
+    *,
+    lag: timedelta | None,
+    quality_score: float | None,
+    failed: bool,
+    data_completeness: float | None = None,
+    least: Least | None = None,
+) -> Status:
     """The status of an instrument.
 
     Args:
         lag: for how long the first expected candle that is not stored has been due; None when nothing is stored.
         quality_score: mean score of its candles, None when nothing is stored.
         failed: whether the newest run of one of its timeframes failed.
+        data_completeness: mean share of its candles' fields that hold a value; None counts as whole.
+        least: what both must reach.
 
     Returns:
         `error` when one failed, `not_enriched` when nothing was ever stored, `stale` with a lag over 3 days or
-        a score under 0.85, `healthy` with a lag under a day and a score over 0.9, else `warning`.
+        a score under the least (0.85), `healthy` with a lag under a day, a score over 0.9 and the least completeness
+        (0.95), else `warning`.
     """
     if failed:
         return "error"
     if lag is None or quality_score is None:
         return "not_enriched"
-    if lag > STALE_LAG or quality_score < MIN_QUALITY_SCORE:
+    least = least or Least()
+    if lag > STALE_LAG or quality_score < least.quality_score:
         return "stale"
-    if lag < HEALTHY_LAG and quality_score > HEALTHY_SCORE:
+    complete = data_completeness is None or data_completeness >= least.data_completeness
+    if lag < HEALTHY_LAG and quality_score > HEALTHY_SCORE and complete:
         return "healthy"
     return "warning"

@@ -149,12 +149,14 @@ def _instruments(readings: Readings) -> Iterator[Metric]:
         for family, value in found:
             if value is not None:
                 family.add_metric(labels, value)
-    status, critical = _gauge("instruments"), _gauge("critical_age_seconds")
+    status, critical, alert = _gauge("instruments"), _gauge("critical_age_seconds"), _gauge("alert_age_seconds")
     for name in STATUSES:
         status.add_metric([name], sum(one.status == name for one in readings.instruments))
+    for asset_class, seconds in readings.limits.alert_seconds.items():
+        alert.add_metric([asset_class.value], seconds)
     for asset_class, seconds in readings.limits.critical_seconds.items():
         critical.add_metric([asset_class.value], seconds)
-    yield from (age, lag, late, score, status, critical)
+    yield from (age, lag, late, score, status, critical, alert)
 
 
 def _worst_first(one: InstrumentReading) -> tuple[bool, float]:

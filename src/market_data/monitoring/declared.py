@@ -97,6 +97,7 @@ _DECLARED: Final = (
              "lags on a Sunday.", _INSTRUMENT),
     Declared("data_overdue_seconds", _G, "Of tracked instruments: how long the first expected candle has been missing "
              "since the schedule was to fetch it; 0 when none is.", _INSTRUMENT),
+    Declared("alert_age_seconds", _G, "The setting quality.freshness.*.alert.", ("asset_class",)),
     Declared("critical_age_seconds", _G, "The setting quality.freshness.*.critical.", ("asset_class",)),
     Declared("quality_score", _G, "Mean quality of all candles, 0 to 1.", _INSTRUMENT),
     Declared("average_quality_score", _G, "Mean quality of the candles of the last 7 days, 0 to 1."),

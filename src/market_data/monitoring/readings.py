@@ -30,6 +30,7 @@ class Limits:
     """What the settings call too old and too poor: seconds by asset class, and a score from 0 to 1."""
 
     critical_seconds: Mapping[AssetClass, float]
+    alert_seconds: Mapping[AssetClass, float]
     min_quality: float
 
 

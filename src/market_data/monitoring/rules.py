@@ -80,6 +80,13 @@ def _stale(readings: Readings) -> Iterator[Finding]:
         yield Finding(_name(one), f"overdue for {_span(one.overdue)}")
 
 
+def _late(readings: Readings) -> Iterator[Finding]:
+    stale, bounds = overdue_beyond_critical(readings), readings.limits.alert_seconds
+    for one in readings.instruments:
+        if (one.overdue or 0) > bounds[one.instrument.asset_class] and one not in stale:
+            yield Finding(_name(one), f"overdue for {_span(one.overdue)}")
+
+
 def _old(readings: Readings) -> Iterator[Finding]:
     for one in readings.instruments:
         if one.overdue and one.lag is not None and one.lag > OLD.total_seconds():
@@ -118,18 +125,31 @@ def _span(seconds: float | None) -> str:
 
 _MINUTES: Final = timedelta(minutes=1)
 _OF_INSTRUMENT: Final = "max by (symbol, asset_class)"
+_BEYOND: Final = (
+    f"{_OF_INSTRUMENT} (market_data_data_overdue_seconds) > on (asset_class) group_left () max by (asset_class)"
+)
 
 RULES: Final[Sequence[AlertRule]] = (
     AlertRule(
         name="MarketDataStale",
         severity="critical",
         hold=5 * _MINUTES,
-        expression=f"{_OF_INSTRUMENT} (market_data_data_overdue_seconds) > on (asset_class) group_left () "
-        "max by (asset_class) (market_data_critical_age_seconds)",
+        expression=f"{_BEYOND} (market_data_critical_age_seconds)",
         subject=("symbol", "asset_class"),
         summary="{{ $labels.symbol }} ({{ $labels.asset_class }}) is overdue beyond its critical age",
         action="See /readyz and `market-data jobs`: is a worker alive, did the last fetch fail?",
         holds=_stale,
+    ),
+    AlertRule(
+        name="MarketDataLate",
+        severity="warning",
+        hold=5 * _MINUTES,
+        expression=f"({_BEYOND} (market_data_alert_age_seconds)) unless on (symbol, asset_class) "
+        f"({_BEYOND} (market_data_critical_age_seconds))",
+        subject=("symbol", "asset_class"),
+        summary="{{ $labels.symbol }} ({{ $labels.asset_class }}) is overdue beyond the age that is worth a warning",
+        action="See /readyz and `market-data jobs`: is a worker alive, did the last fetch fail?",
+        holds=_late,
     ),
     AlertRule(
         name="MarketDataOld",

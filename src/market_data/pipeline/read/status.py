@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from market_data.model.errors import UnknownInstrument
 from market_data.model.instrument import AssetClass, Instrument, Series
-from market_data.model.quality import status_name
+from market_data.model.quality import Least, status_name
 from market_data.model.session import grid, lookback_start
 from market_data.model.timeframe import MICROSECOND, Timeframe, TimeRange, from_micros
 from market_data.storage.facts.expectations import Trading, trading
@@ -50,6 +50,7 @@ class Standing:
     records: int
     quality_score: float | None
     validation_rate: float | None
+    data_completeness: float | None
     reaches: tuple[Reach, ...]
     next_run: Callable[[datetime], datetime | None] = lambda _: None
     """When scheduled work covers it next, from any moment on."""
@@ -57,6 +58,7 @@ class Standing:
     """The timeframes that are tracked; nobody promised to keep the others current."""
     trading: Trading | None = None
     """How its own contract stands with the venue; None while it has none."""
+    least: Least = field(default_factory=Least)
 
     @property
     def quiet(self) -> bool:
@@ -79,7 +81,13 @@ class Standing:
     def status(self, now: datetime) -> str:
         """CONTRACT's status, by the worst of its tracked timeframes; of history that nobody tracks by its quality."""
         failed = self.enrichment.get("status") == "error"
-        return status_name(lag=self.lag(now), quality_score=self.quality_score, failed=failed)
+        return status_name(
+            lag=self.lag(now),
+            quality_score=self.quality_score,
+            failed=failed,
+            data_completeness=self.data_completeness,
+            least=self.least,
+        )
 
     def fields(self, now: datetime) -> dict[str, Any]:
         """CONTRACT's `/enrichment/status/{symbol}`."""
@@ -112,6 +120,7 @@ class Standings:
         database: where they are stored.
         tracked: what the settings track, in which timeframes; what the database says of it counts more.
         next_run: when the schedule covers an asset class next, from a moment on; None when it does not.
+        least: what data must reach to be well.
     """
 
     def __init__(
@@ -119,7 +128,9 @@ class Standings:
         database: Database,
         tracked: Mapping[Instrument, Collection[Timeframe]] = MappingProxyType({}),
         next_run: Callable[[AssetClass, datetime], datetime | None] = lambda *_: None,
+        least: Least | None = None,
     ) -> None:
+        self._least = least or Least()
         self._summaries = Summaries(database)
         self._next_run = next_run
         self._tracked = {instrument: frozenset(timeframes) for instrument, timeframes in tracked.items()}
@@ -127,7 +138,7 @@ class Standings:
 
     def over(self, database: Database) -> Standings:
         """The same over other connections."""
-        return Standings(database, self._tracked, self._next_run)
+        return Standings(database, self._tracked, self._next_run, self._least)
 
     def of(self, instrument: Instrument) -> Standing:
         """Where an instrument stands.
@@ -212,6 +223,8 @@ class Standings:
             records=totals["records"],
             quality_score=totals["quality_score"],
             validation_rate=totals["validation_rate"],
+            data_completeness=totals["data_completeness"],
+            least=self._least,
             reaches=reaches_of(instrument, lasts),
         )
 

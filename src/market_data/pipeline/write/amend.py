@@ -93,7 +93,7 @@ class Amender:
             raise UsageError(
                 f"The corrected candle would be rejected: {broken}. Correct all fields that belong together."
             )
-        accepted = checked.accepted.with_columns(fact_score(series, checked.accepted))
+        accepted = checked.accepted.with_columns(fact_score(series, checked.accepted, self.shelves))
         judged = classify(accepted, facts, MANUAL)
         origin = Origin(source=MANUAL, fetched_at=now, now=now, run_id=uuid4(), actor=self.actor, comment=comment)
         return self._write(connection, series, judged, origin, "correct")

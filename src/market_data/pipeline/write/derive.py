@@ -7,10 +7,11 @@ frame begins: so the same call serves first loads, corrections and reads as of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
+from threading import BoundedSemaphore
 from typing import Final
 
 import numpy as np
@@ -35,6 +36,7 @@ from market_data.storage.series.own_features import own_among
 
 # Part of every row's version: raise it when a change here or in cuts.py changes a bit of any derived column.
 DERIVATION_VERSION: Final = 2
+COMPUTING: Final = 2
 _ALWAYS: Final = ("open", "high", "low", "close", "volume")
 EXPECTED_FIELDS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
     AssetClass.STOCK: _ALWAYS,
@@ -52,6 +54,10 @@ class Shelves:
     """The rules of candles."""
     reference_rules: tuple[Rule, ...] = ()
     """The rules of all other datasets."""
+    freshness: Mapping[AssetClass, quality.Freshness] = field(default_factory=lambda: quality.FRESHNESS)
+    """Ages that count as fresh and as stale."""
+    computing: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(COMPUTING), compare=False, repr=False)
+    """Room for those who compute features at once."""
 
     @cached_property
     def own(self) -> tuple[str, ...]:
@@ -73,6 +79,8 @@ class Shelves:
         """Changes with the definition of any feature or rule of candles: rows derived under another are stale."""
         versions = [f"{f.name}={f.version}" for f in self.features] + [f"{r.name}={r.version}" for r in self.rules]
         versions.append(f"derivation={DERIVATION_VERSION}")
+        if self.freshness != quality.FRESHNESS:
+            versions.append(f"freshness={sorted(self.freshness.items())}")
         return sha256(" ".join(versions).encode()).hexdigest()[:12]
 
     def history(self) -> dict[str, timedelta]:
@@ -84,7 +92,7 @@ class Shelves:
         return spans
 
 
-def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
+def fact_score(series: Series, rows: pl.DataFrame, shelves: Shelves) -> pl.Series:
     """The quality of each fact alone, 0 to 1: what decides between sources.
 
     Its fields, its source's doubts and its freshness; the features are left out since they are the same for all.
@@ -94,7 +102,7 @@ def fact_score(series: Series, rows: pl.DataFrame) -> pl.Series:
     # So does whose it is, where the series is another's.
     doubts = rows["notes"].str.contains("_unknown", literal=True) | of_another_contract(rows["notes"])
     checks = (~doubts).fill_null(value=True).cast(pl.Float64)
-    fresh = quality.freshness(rows["data_age_seconds"], series.asset_class)
+    fresh = quality.freshness(rows["data_age_seconds"], series.asset_class, shelves.freshness)
     whole = pl.repeat(1.0, rows.height, eager=True)
     return quality.score(completeness=share, checks=checks, features=whole, freshness=fresh).rename("quality_score")
 
@@ -124,7 +132,8 @@ def derive(
     seen = as_doubles(joined).with_columns(previous_expected=previous_expected(series, rows))
     applicable = [f for f in shelves.features if f.applies(series) and f.name not in shelves.own]
     window = window_of(series, seen, observations)
-    values = evaluate_in_own_shares(shelves.features, window, cuts, joined)
+    with shelves.computing:
+        values = evaluate_in_own_shares(shelves.features, window, cuts, joined)
     if "mixed" in rows.columns and rows["mixed"].any():
         # Of a candle in two kinds of shares nothing can be computed.
         values = values.select(pl.when(~rows["mixed"]).then(pl.col(name)).alias(name) for name in values.columns)
@@ -133,7 +142,7 @@ def derive(
         notes = zone.put(notes, _broken(series, zone.frame(seen, zone.columns(window, joined)), shelves))
     history = rows_of_one_kind(cuts, window.ends) if cuts else np.arange(rows.height)
     present = _feature_share(window, history, values, applicable)
-    scores = _scores(series, seen, notes, present, _completeness(series, seen, observations), len(shelves.noting))
+    scores = _scores(series, seen, notes, present, _completeness(series, seen, observations), shelves)
     texts = _validation_notes(notes, rows["notes"])
     return pl.concat(
         [
@@ -143,7 +152,7 @@ def derive(
             pl.DataFrame(
                 {
                     "feature_version": [shelves.version] * rows.height,
-                    "is_validated": notes.list.len() == 0,
+                    "is_validated": (notes.list.len() == 0) & bool(shelves.rules),
                     "validation_notes": texts,
                     "gap_detected": notes.list.contains("gap"),
                     "volume_anomaly": notes.list.contains("volume_anomaly"),
@@ -190,12 +199,12 @@ def previous_expected(series: Series, rows: pl.DataFrame) -> pl.Series:
 
 
 def _scores(
-    series: Series, seen: pl.DataFrame, notes: pl.Series, present: pl.Series, complete: pl.Series, checks: int
+    series: Series, seen: pl.DataFrame, notes: pl.Series, present: pl.Series, complete: pl.Series, shelves: Shelves
 ) -> pl.DataFrame:
     # All divisions by NumPy: Polars multiplies by the reciprocal of a scalar, but not for a single row.
-    passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(checks, 1), 0.0))
+    passed = pl.Series(np.maximum(1.0 - notes.list.len().to_numpy() / max(len(shelves.noting), 1), 0.0))
     passed = passed.zip_with(~of_another_contract(seen["notes"]), pl.zeros(seen.height, eager=True))
-    fresh = quality.freshness(seen["data_age_seconds"], series.asset_class)
+    fresh = quality.freshness(seen["data_age_seconds"], series.asset_class, shelves.freshness)
     score = quality.score(completeness=complete, checks=passed, features=present, freshness=fresh)
     return pl.DataFrame({"quality_score": score, "data_completeness": complete})
 

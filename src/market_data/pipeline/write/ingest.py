@@ -114,7 +114,7 @@ def ingest(
     outcome = Outcome()
     started = time.perf_counter()
     checked = checked_rows(shelves, batch)
-    accepted = scored(batch, identified(database, batch, checked.accepted, clock()))
+    accepted = scored(batch, identified(database, batch, checked.accepted, clock()), shelves)
     validated = outcome.lap("validate", started)
     if accepted.height:
         prepare_partitions(database, extent_of(accepted["timestamp"]))
@@ -173,13 +173,13 @@ def owned_by(rows: pl.DataFrame, lives: Sequence[Since], owned: Sequence[Since])
     return rows.with_columns(contract_id=ids, own_contract=own, notes=marked)
 
 
-def scored(batch: Batch, rows: pl.DataFrame) -> pl.DataFrame:
+def scored(batch: Batch, rows: pl.DataFrame, shelves: Shelves) -> pl.DataFrame:
     """The rows with each fact's age when it was fetched, and its score."""
     first_possible = pl.max_horizontal("end", pl.lit(batch.requested_at).cast(UTC_MICROS))
     late = (pl.lit(batch.fetched_at).cast(UTC_MICROS) - first_possible).dt.total_microseconds()
     micros = rows.select(pl.max_horizontal(late, pl.lit(0))).to_series().to_numpy()
     aged = rows.with_columns(data_age_seconds=pl.Series(micros / SECOND_MICROS, dtype=pl.Float64))
-    return aged.with_columns(fact_score(batch.series, aged))
+    return aged.with_columns(fact_score(batch.series, aged, shelves))
 
 
 def store(

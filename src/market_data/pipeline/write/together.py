@@ -192,7 +192,7 @@ class _Together:
         if batch.contract is not None:
             owned = owned_by(offered, lives, _owners(edge.of("ties", place)))
         facts = edge.of("facts", place)
-        judged = classify(scored(batch, owned), facts, batch.source)
+        judged = classify(scored(batch, owned, self.shelves), facts, batch.source)
         new = judged.filter(pl.col("verdict") == Verdict.INSERTED)
         same = judged.height - judged.filter(pl.col("verdict") == Verdict.UNCHANGED).height
         if new.height < same or (new.height and state["newest"] is not None and new["timestamp"][0] <= state["newest"]):
@@ -231,7 +231,7 @@ class _Together:
     def _long_way(self, connection: Connection, place: int) -> Outcome:
         batch, purpose, checked = self.offers[place].batch, self.offers[place].purpose, self.checked[place]
         owned = identified(self.database, batch, checked.accepted, self.clock())
-        found, outcome = replace(checked, accepted=scored(batch, owned)), Outcome()
+        found, outcome = replace(checked, accepted=scored(batch, owned, self.shelves)), Outcome()
         store(connection, self.database, self.shelves, batch, purpose, self.clock, found, outcome)
         return outcome
 
