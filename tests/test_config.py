@@ -154,7 +154,7 @@ def test_lists_by_comma_or_bracket() -> None:
         (
             "MARKET_DATA__INSTRUMENTS__ZZZZ",
             "1",
-            "Unknown setting 'instruments.zzzz' in {}: known: priority, timeframes, tracked",
+            "Unknown setting 'instruments.zzzz' in {}: known: preference, priority, timeframes, tracked",
         ),
     ],
 )

@@ -19,6 +19,7 @@ PANELS: list[tuple[str, str, int, str, list[tuple[str, str]]]] = [
     ("Mean quality, 7 days", "percentunit", 4, "stat", [("", "min(market_data_average_quality_score)")]),
     ("Overdue, by symbol", "s", 12, "timeseries",
      [("{{symbol}}", "topk(10, max by (symbol, asset_class) (market_data_data_overdue_seconds))"),
+      ("warning: {{asset_class}}", "max by (asset_class) (market_data_alert_age_seconds)"),
       ("critical: {{asset_class}}", "max by (asset_class) (market_data_critical_age_seconds)")]),
     ("Lag and age, the worst", "s", 12, "timeseries",
      [("lag of {{symbol}}", "topk(5, max by (symbol, asset_class) (market_data_data_lag_seconds))"),

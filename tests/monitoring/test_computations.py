@@ -56,7 +56,7 @@ def broken(*_: Any, **__: Any) -> None:
 
 
 def test_a_feature_that_breaks_is_counted_and_alerts(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derive, "evaluate", broken)
+    monkeypatch.setattr(derive, "evaluate_in_own_shares", broken)
     with pytest.raises(ZeroDivisionError):
         bring_in(app)
     assert counted(app) == [(False, "ZeroDivisionError: a feature divides by nothing")]
@@ -73,7 +73,7 @@ def test_a_renewal_that_breaks_is_counted(app: App, monkeypatch: pytest.MonkeyPa
     bring_in(app)
     with app.database.transaction() as connection:
         note_due(connection, HOURS.instrument, SPAN, "the test", NOW)
-    monkeypatch.setattr(derive, "evaluate", broken)
+    monkeypatch.setattr(derive, "evaluate_in_own_shares", broken)
     with pytest.raises(ZeroDivisionError):
         list(app.recomputation.run())
     assert [success for success, _ in counted(app)] == [True, False]

@@ -50,7 +50,6 @@ class Standing:
     records: int
     quality_score: float | None
     validation_rate: float | None
-    data_completeness: float | None
     reaches: tuple[Reach, ...]
     next_run: Callable[[datetime], datetime | None] = lambda _: None
     """When scheduled work covers it next, from any moment on."""
@@ -58,6 +57,7 @@ class Standing:
     """The timeframes that are tracked; nobody promised to keep the others current."""
     trading: Trading | None = None
     """How its own contract stands with the venue; None while it has none."""
+    data_completeness: float | None = None
     least: Least = field(default_factory=Least)
 
     @property
