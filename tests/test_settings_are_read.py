@@ -13,8 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import market_data
-from market_data.bootstrap import least_of
-from market_data.bootstrap.shelves import shelves_of
+from market_data.bootstrap.shelves import least_of, shelves_of
 from market_data.config import Settings, load_settings
 from market_data.config.settings import RetentionSettings
 from market_data.model import quality

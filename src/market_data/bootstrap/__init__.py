@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from market_data.bootstrap.shelves import by_priority, open_providers, shelves_of
+from market_data.bootstrap.shelves import by_priority, least_of, open_providers, shelves_of
 from market_data.config import Settings
 from market_data.model.contract import Preference
 from market_data.model.instrument import Instrument
 from market_data.model.provider import Provider
-from market_data.model.quality import Least
 from market_data.model.timeframe import Timeframe
 from market_data.monitoring.readings import Limits as ReadingLimits
 from market_data.monitoring.readings import Observer
@@ -235,7 +234,9 @@ def open_app(settings: Settings, *, clock: Callable[[], datetime]) -> Iterator[A
             connections=tuple(connections),
             ledger=ledger,
             loop=loop,
-            standings=standings_of(settings, database),
+            standings=Standings(
+                database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of), least_of(settings)
+            ),
             collector=Collector(sources, shelves, settings.pipelines.interest_rate),
             recomputation=Recomputation(database, shelves, clock),
             contracts=contracts,
@@ -302,19 +303,6 @@ def worker_limits(settings: Settings) -> Limits:
         heartbeat_seconds=jobs.heartbeat_seconds,
         stalled_seconds=jobs.stalled_seconds,
     )
-
-
-def standings_of(settings: Settings, database: Database) -> Standings:
-    """Where instruments stand, by what the settings track and ask for."""
-    return Standings(
-        database, tracked_in(settings), lambda *of: timetable(settings).next_candles(*of), least_of(settings)
-    )
-
-
-def least_of(settings: Settings) -> Least:
-    """What data must reach to be well, as the settings say."""
-    quality = settings.quality
-    return Least(quality_score=quality.min_quality_score, data_completeness=quality.min_data_completeness)
 
 
 def timetable(settings: Settings) -> Timetable:

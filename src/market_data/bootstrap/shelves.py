@@ -15,7 +15,7 @@ from market_data.model.dataset import CANDLES
 from market_data.model.feature import Feature
 from market_data.model.instrument import AssetClass
 from market_data.model.provider import Provider
-from market_data.model.quality import FRESHNESS, Freshness
+from market_data.model.quality import FRESHNESS, Freshness, Least
 from market_data.model.rule import Rule
 from market_data.pipeline.own_features import check, own_features
 from market_data.pipeline.write.derive import Shelves
@@ -103,3 +103,9 @@ def by_priority(settings: Settings, providers: Mapping[str, Provider]) -> dict[A
         ]
         for asset_class, names in priority.items()
     }
+
+
+def least_of(settings: Settings) -> Least:
+    """What data must reach to be well, as the settings say."""
+    quality = settings.quality
+    return Least(quality_score=quality.min_quality_score, data_completeness=quality.min_data_completeness)
