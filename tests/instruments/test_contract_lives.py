@@ -48,8 +48,8 @@ class Lives(RuleBasedStateMachine):
 
     database: Database
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(listed=st.lists(st.sampled_from(RANK), min_size=1, unique=True), hours=st.integers(1, 6))
+    def begin(self, listed: Any, hours: int) -> None:
         with self.database.transaction() as connection:
             for table in WRITTEN:
                 connection.execute(f"DELETE FROM {table}")
@@ -57,6 +57,10 @@ class Lives(RuleBasedStateMachine):
         self.pull = venues.Pull(self.database, self.world)
         self.owners: list[tuple[int, Any]] = []
         """From which hour on which life is the series' own, as the model decides."""
+        for which in listed:
+            self.list(which, 0)
+        self.world.advance(hours)
+        self.look()
 
     def bearers(self, source: str, kind: Kind, quote: str) -> list[Any]:
         return [life for life in self.world.lives[source] if (life.contract.kind, life.contract.quote) == (kind, quote)]
@@ -84,6 +88,7 @@ class Lives(RuleBasedStateMachine):
     @rule(hours=st.integers(1, 6))
     def wait(self, hours: int) -> None:
         self.world.advance(hours)
+        self.look()
 
     @rule(data=st.data())
     def change(self, data: Any) -> None:
