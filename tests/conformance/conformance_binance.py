@@ -13,6 +13,7 @@ from typing import Any
 
 from conformance_tally import Tally, decoded, files, moment
 
+from market_data.model.contract import Status
 from market_data.model.dataset import CANDLES, LIQUIDATIONS, QUOTES, TRADES, Dataset
 from market_data.model.errors import MalformedPayload
 from market_data.providers.binance.markets import SPOT_MARKET, USD_M, listed_rows, parse_contracts
@@ -98,14 +99,15 @@ def _statistics(tally: Tally, where: str, body: bytes) -> None:
 
 
 def _instruments(tally: Tally, where: str, body: bytes, *, futures: bool) -> None:
-    kept = [row for row in decoded(body)["symbols"] if _is_plain(row)]
-    found = [{"symbol": one.raw_symbol, "base": one.base, "quote": one.quote, "listed": one.listed,
-              "trading": one.trading} for one in parse_contracts(body)]  # fmt: skip
+    market = USD_M if futures else SPOT_MARKET
+    kept = decoded(body)["symbols"]
+    found = [{"symbol": one.raw_symbol, "base": one.base, "quote": one.quote, "listed": one.listed_from,
+              "trading": one.status is Status.TRADING} for one in parse_contracts(body, market)]  # fmt: skip
     expected = [{"symbol": row["symbol"], "base": row["baseAsset"], "quote": row["quoteAsset"],
                  "listed": moment(row["onboardDate"]) if "onboardDate" in row else None,
                  "trading": row["status"] == "TRADING"} for row in kept]  # fmt: skip
     tally.compare(where, found, expected)
-    frame = listed_rows(body, USD_M if futures else SPOT_MARKET).frame
+    frame = listed_rows(parse_contracts(body, market), market).frame
     tally.say(f"{where}: symbols once", frame["raw_symbol"].n_unique(), frame.height)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,11 @@ REFUSALS = {400: "UnsupportedRequest", 401: "BadCredentials", 404: "UnknownInstr
             429: "RateLimited"}  # fmt: skip
 # Where the source has no volatility it puts 1e-5.
 LOWEST_VOLATILITY = Decimal("0.0001")
+
+
+def canonical(name: str) -> str:
+    """A class of shares as everybody else writes it."""
+    return re.sub(r"^([A-Z]+)-([A-Z])$", r"\1.\2", name)
 
 
 def tallies(folder: Path) -> list[Tally]:
@@ -149,7 +155,8 @@ def _news(tally: Tally, where: str, body: bytes) -> None:
         frame = parse_news(load_json(body), symbol).frame
         expected = [
             {"news_id": row["uuid"], "published_at": moment(row["providerPublishTime"], 1), "title": row["title"],
-             "url": row["link"], "publisher": row["publisher"], "symbols": row["relatedTickers"]}
+             "url": row["link"], "publisher": row["publisher"],
+         "symbols": [canonical(name) for name in row["relatedTickers"]]}
             for row in about
         ]  # fmt: skip
         tally.compare(f"{where}: {symbol}", frame, expected)
