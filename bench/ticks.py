@@ -17,9 +17,9 @@ import psycopg
 
 from bench.figures import RUNS, Figure, side_by_side
 from market_data.bootstrap import open_shelves
-from market_data.model.contract import Contract, Kind
+from market_data.model.contract import Contract
 from market_data.model.dataset import TRADES
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.write.validate import validate_facts
 from market_data.storage.facts.append import Provenance, append, prepare_fact_partitions

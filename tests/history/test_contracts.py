@@ -7,7 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from market_data.model.contract import Contract, Kind, contract_cuts
+from market_data.model.contract import Contract, contract_cuts
+from market_data.model.instrument import Kind
 from market_data.storage.facts.contracts import lives_of, tie
 from market_data.storage.series.present import Counts
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from market_data.model.contract import Kind, Status
+from market_data.model.instrument import Kind, Status
 from market_data.model.timeframe import TimeRange
 from market_data.pipeline.write.gaps import coverage
 from market_data.storage.series.coverage import State, stretches

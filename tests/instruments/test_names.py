@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from market_data.model.contract import SHARES, US_VENUE, Contract, Kind, Preference
+from market_data.model.contract import SHARES, US_VENUE, Contract, Preference
 from market_data.model.errors import UnknownInstrument, UsageError
-from market_data.model.instrument import AssetClass, Instrument, Series, is_name
+from market_data.model.instrument import AssetClass, Instrument, Kind, Series, is_name
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.read.names import Names
 from market_data.pipeline.read.status import Standings

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from market_data.model.contract import Kind, Status
-from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.instrument import AssetClass, Instrument, Kind, Series, Status
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.write.gaps import audit_series, coverage
 from market_data.storage.facts.contract_reads import Query, contracts

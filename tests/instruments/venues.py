@@ -14,10 +14,10 @@ from uuid import uuid4
 
 import polars as pl
 
-from market_data.model.contract import Contract, Kind, Listing, Preference, Status, means
+from market_data.model.contract import Contract, Listing, Preference, means
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import MarketDataError, ProviderUnavailable, StorageError, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.instrument import AssetClass, Instrument, Kind, Series, Status
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe, TimeRange
 from market_data.pipeline.fetch.contracts import Contracts, tied

@@ -10,10 +10,10 @@ from uuid import uuid4
 import polars as pl
 import pytest
 
-from market_data.model.contract import Contract, Kind
+from market_data.model.contract import Contract
 from market_data.model.dataset import QUOTES, TRADES, Dataset
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.ticks import HASH_BITS, numbered
 from market_data.model.timeframe import TimeRange
 from market_data.storage.facts.append import Appended, Provenance, append, prepare_fact_partitions

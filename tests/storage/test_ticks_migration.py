@@ -10,9 +10,9 @@ from uuid import uuid4
 import polars as pl
 import pytest
 
-from market_data.model.contract import Contract, Kind
+from market_data.model.contract import Contract
 from market_data.model.dataset import FUNDING_RATES, QUOTES, TRADES
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.timeframe import TimeRange
 from market_data.storage.facts.append import Provenance, append, prepare_fact_partitions
 from market_data.storage.facts.reads import newest_versions

@@ -20,9 +20,8 @@ from market_data.api.instrument_documents import (
 from market_data.api.operations import instruments_known
 from market_data.api.problems import described
 from market_data.api.served import Backing, Served
-from market_data.model.contract import Kind, Status
 from market_data.model.errors import UnknownInstrument
-from market_data.model.instrument import Instrument
+from market_data.model.instrument import Instrument, Kind, Status
 from market_data.storage.facts.contract_reads import Query as ContractQuery
 from market_data.storage.facts.contract_reads import contracts, events
 from market_data.storage.facts.expectations import trading

@@ -11,9 +11,8 @@ from market_data.cli.arguments import AssetClassName, Json, as_known, parse_inst
 from market_data.cli.invocation import Invocation
 from market_data.cli.output import print_json, print_rows, say, waiting
 from market_data.cli.trading import trading_notes
-from market_data.model.contract import Kind, Status
 from market_data.model.errors import UnknownInstrument, UsageError
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 
 if TYPE_CHECKING:
     from datetime import datetime

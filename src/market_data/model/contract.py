@@ -6,51 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 
 # Stocks are listed once, whoever sells their prices: rows of two sources are of one contract.
 US_VENUE: Final = "US"
 SHARES: Final = "shares"
 # The remark on a candle that is not of its series' own contract.
 OTHER_CONTRACT: Final = "other_contract"
-
-
-class Kind(StrEnum):
-    """What sort of thing a contract is."""
-
-    STOCK = "stock"
-    ETF = "etf"
-    SPOT = "spot"
-    PERPETUAL = "perpetual"
-    FUTURE = "future"
-
-    @property
-    def asset_class(self) -> AssetClass:
-        """The asset class whose calendar and priority of sources it has."""
-        return {Kind.STOCK: AssetClass.STOCK, Kind.ETF: AssetClass.ETF}.get(self, AssetClass.CRYPTO)
-
-
-class Status(StrEnum):
-    """What a venue says of a contract; decides what is expected of its series, never whose candles it takes."""
-
-    NOT_YET_LISTED = "not_yet_listed"
-    TRADING = "trading"
-    HALTED = "halted"
-    DELIVERING = "delivering"
-    SETTLED = "settled"
-    DELISTED = "delisted"
-
-    @property
-    def ended(self) -> bool:
-        """Whether no candle follows its last one."""
-        return self in (Status.DELIVERING, Status.SETTLED, Status.DELISTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,37 @@ class AssetClass(StrEnum):
         return "24/7" if self is AssetClass.CRYPTO else "XNYS"
 
 
+class Kind(StrEnum):
+    """What sort of thing a contract is."""
+
+    STOCK = "stock"
+    ETF = "etf"
+    SPOT = "spot"
+    PERPETUAL = "perpetual"
+    FUTURE = "future"
+
+    @property
+    def asset_class(self) -> AssetClass:
+        """The asset class whose calendar and priority of sources it has."""
+        return {Kind.STOCK: AssetClass.STOCK, Kind.ETF: AssetClass.ETF}.get(self, AssetClass.CRYPTO)
+
+
+class Status(StrEnum):
+    """What a venue says of a contract; decides what is expected of its series, never whose candles it takes."""
+
+    NOT_YET_LISTED = "not_yet_listed"
+    TRADING = "trading"
+    HALTED = "halted"
+    DELIVERING = "delivering"
+    SETTLED = "settled"
+    DELISTED = "delisted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether no candle follows its last one."""
+        return self in (Status.DELIVERING, Status.SETTLED, Status.DELISTED)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Instrument:
     """One tradable thing, by our canonical symbol: BTC, AAPL, BRK.B."""

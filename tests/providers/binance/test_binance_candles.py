@@ -15,12 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from market_data.model.contract import Kind
 from market_data.model.errors import GeoBlocked, MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.timeframe import Timeframe
 from market_data.providers.binance import Binance, BinanceSettings
-from market_data.providers.binance.markets import USD_M, find, parse_contracts, parse_weight_limit
+from market_data.providers.binance.markets import SPOT_MARKET, USD_M, find, parse_contracts, parse_weight_limit
 from market_data.providers.binance.parse import parse_klines
 from market_data.transport.http import Http
 from market_data.transport.senders import HttpxSender
@@ -252,3 +251,11 @@ def test_a_candle_that_an_outage_cut_short_is_taken_with_the_others() -> None:
     source.override = httpx.Response(200, json=rows)
     (page,) = fetch(binance(source), BTC, Timeframe.H1, START, END)
     assert page.frame.height == 3
+
+
+def test_a_contract_that_cannot_be_read_costs_itself() -> None:
+    good = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT"}
+    body = json.dumps({"symbols": [{"symbol": "ODD"}, good, 7]}).encode()
+    assert [each.raw_symbol for each in parse_contracts(body, SPOT_MARKET)] == ["BTCUSDT"]
+    with pytest.raises(MalformedPayload, match="exchangeInfo"):
+        parse_contracts(b'{"symbols": [{"symbol": "ODD"}]}', SPOT_MARKET)

@@ -10,10 +10,10 @@ from datetime import datetime
 import polars as pl
 import structlog
 
-from market_data.model.contract import OTHER_CONTRACT, Contract, Kind, Listing, Preference
+from market_data.model.contract import OTHER_CONTRACT, Contract, Listing, Preference
 from market_data.model.dataset import CANDLES, Dataset
 from market_data.model.errors import MarketDataError, StorageError, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.timeframe import Timeframe
 from market_data.pipeline.read.names import Names, unknown

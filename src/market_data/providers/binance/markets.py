@@ -8,14 +8,19 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from market_data.model.contract import Contract, Kind, Listing, Preference, Status, means
+import structlog
+
+from market_data.model.contract import Contract, Listing, Preference, means
 from market_data.model.dataset import INSTRUMENTS
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 from market_data.model.rows import Rows
+from market_data.model.text import shown
 from market_data.transport.columns import exact, moment
 from market_data.transport.payload import load_json
 from market_data.transport.rows import NOT_AS_PROMISED, read_rows
+
+log = structlog.get_logger()
 
 VENUE: Final = "BINANCE"
 PREFERENCE: Final = Preference()
@@ -75,15 +80,27 @@ SPOT_MARKET = Market(
 
 
 def parse_contracts(body: bytes, market: Market) -> list[Contract]:
-    """The contracts of an exchangeInfo answer.
+    """The contracts of an exchangeInfo answer; one that cannot be read costs itself, and is logged.
 
     Raises:
-        MalformedPayload: when it is not one.
+        MalformedPayload: when it is none, or none of its contracts can be read.
     """
     try:
-        return [_contract(row, market) for row in load_json(body)["symbols"]]
+        sent = list(load_json(body)["symbols"])
     except NOT_AS_PROMISED as error:
         raise MalformedPayload(f"exchangeInfo is not as promised: {error!r}") from None
+    found: list[Contract] = []
+    odd: list[tuple[str, Any]] = []
+    for row in sent:
+        try:
+            found.append(_contract(row, market))
+        except NOT_AS_PROMISED as error:
+            odd.append((repr(error), row))
+    if odd and not found:
+        raise MalformedPayload(f"exchangeInfo is not as promised: {odd[0][0]}")
+    for fault, row in odd:
+        log.warning("contract_unreadable", source=market.source, fault=fault, row=shown(row))
+    return found
 
 
 def parse_weight_limit(body: bytes) -> float | None:

@@ -16,10 +16,10 @@ from typing import Any, Final
 import polars as pl
 
 from market_data.model.aggregation import aggregate, agreeing, closed
-from market_data.model.contract import Contract, Kind, Listing, Preference, Status, means
+from market_data.model.contract import Contract, Listing, Preference, means
 from market_data.model.dataset import CANDLES, EXACT, FUNDING_RATES, OPEN_INTEREST, TRADES, Dataset
 from market_data.model.errors import MalformedPayload, UnknownInstrument, UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 from market_data.model.provider import Capability, Page, Provider
 from market_data.model.rows import NOT_A_ROW, Rows, joined
 from market_data.model.session import Grid, grid

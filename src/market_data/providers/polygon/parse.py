@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
-from market_data.model.contract import SHARES, US_VENUE, Contract, Kind, Listing, Status
+from market_data.model.contract import SHARES, US_VENUE, Contract, Listing
 from market_data.model.dataset import CANDLES, EXACT
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 from market_data.model.rows import Rows
 from market_data.model.text import shown
 from market_data.transport.columns import Count, Field, Rounded

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from market_data.model.contract import SHARES, US_VENUE, Contract, Kind, Listing
+from market_data.model.contract import SHARES, US_VENUE, Contract, Listing
 from market_data.model.dataset import CANDLES
 from market_data.model.errors import MalformedPayload, UnknownInstrument
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.rows import VALUE_UNREADABLE, Rows, none_rejected
 from market_data.model.text import kept, shown
 from market_data.providers.yahoo.dialect import NOTHING_THERE

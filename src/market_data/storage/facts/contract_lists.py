@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from market_data.model.contract import Contract, Status
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.contract import Contract
+from market_data.model.instrument import AssetClass, Instrument, Status
 from market_data.storage.facts.contracts import Stored, newest, register, say, tie
 from market_data.storage.wire.connection import Connection
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from market_data.model.contract import Kind, Status
 from market_data.model.errors import UsageError
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 from market_data.storage.facts.contracts import Stored, newest
 from market_data.storage.server.database import Database
 

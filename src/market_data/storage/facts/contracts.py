@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from market_data.model.contract import Contract, Kind, Status
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.contract import Contract
+from market_data.model.instrument import AssetClass, Instrument, Kind, Status
 from market_data.model.timeframe import MICROSECOND
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from market_data.model.contract import Status
-from market_data.model.instrument import AssetClass, Instrument, Series
+from market_data.model.instrument import AssetClass, Instrument, Series, Status
 from market_data.model.timeframe import EPOCH, TimeRange
 from market_data.storage.server.database import Database
 from market_data.storage.wire.connection import Connection

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from market_data.model.contract import Contract, Kind
+from market_data.model.contract import Contract
 from market_data.model.dataset import UTC_MICROS, Dataset
 from market_data.model.errors import UnsupportedRequest
-from market_data.model.instrument import AssetClass, Instrument
+from market_data.model.instrument import AssetClass, Instrument, Kind
 from market_data.model.ticks import numbered
 from market_data.model.timeframe import TimeRange
 from market_data.storage.facts.contracts import at_their_time, lives_of
