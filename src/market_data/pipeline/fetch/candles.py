@@ -35,6 +35,8 @@ from market_data.storage.work.summaries import Summaries
 
 # Sources amend their newest candles: without a start, so many stored ones are read again.
 TAIL_CANDLES: Final = 5
+# Free plans are a quarter of an hour behind.
+SHORTEST_WAY: Final = timedelta(minutes=15)
 # How far back a series begins when nothing is stored and no start is given.
 DEFAULT_HISTORY: Final[Mapping[Timeframe, timedelta]] = {
     Timeframe.M1: timedelta(days=7),
@@ -152,7 +154,9 @@ class Enricher:
             async with recorded(sources, kind, instrument, run_id, timeframe=series.timeframe) as run:
                 await self._ask(report, report.span, now, run, progress)
                 run.error, run.partly = report.error, bool(report.counts.fetched)
-            report.gaps = await asyncio.to_thread(self._count_gaps, series, report.span, now)
+            report.gaps, late = await asyncio.to_thread(self._count_gaps, series, report.span, now)
+            if late:
+                report.notes.append(f"{series}: the newest candle is not out yet; the next run takes it")
             await asyncio.to_thread(self._record_status, report)
         except asyncio.CancelledError:
             report.error = Stopped("stopped; what was committed is kept")
@@ -211,10 +215,15 @@ class Enricher:
             listed = not isinstance(report.error, UnknownInstrument)
             audit.record_status(connection, report.series, source, error, age, now, listed=listed)
 
-    def _count_gaps(self, series: Series, span: TimeRange, now: datetime) -> int:
-        """Open gaps of the range by the ledger, in candles: what `gaps` tells."""
-        found = coverage(self.sources.database, series, span, now)
-        return found.missing + found.unrecoverable
+    def _count_gaps(self, series: Series, span: TimeRange, now: datetime) -> tuple[int, bool]:
+        """Open gaps of the range by the ledger, in candles; and whether a candle is missing that may be on its way.
+
+        Sources bring a candle minutes or hours after its end, a day's on the next morning: one that ended less than its
+        own length ago is no hole yet.
+        """
+        database, due = self.sources.database, now - max(series.timeframe.duration, SHORTEST_WAY)
+        found, yet = coverage(database, series, span, due), coverage(database, series, span, now)
+        return found.missing + found.unrecoverable, yet.missing > found.missing
 
 
 async def _until_stopped(work: Sequence[Coroutine[object, object, None]], stop: asyncio.Event) -> None:
