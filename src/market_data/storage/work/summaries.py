@@ -16,7 +16,9 @@ from market_data.storage.work.switches import ALIVE, SCHEDULE
 TOTALS: Final = (
     "coalesce(sum(total_records), 0)::bigint AS records, "
     "(sum(avg_quality_score * total_records) / nullif(sum(total_records), 0))::float8 AS quality_score, "
-    "(100.0 * sum(validated_records) / nullif(sum(total_records), 0))::float8 AS validation_rate, "
+    "(100.0 * sum(validated_records) / nullif(sum(total_records), 0))::float8 AS validation_rate"
+)
+_COMPLETENESS: Final = (
     "(sum(data_completeness * total_records) / nullif(sum(total_records), 0))::float8 AS data_completeness"
 )
 
@@ -92,7 +94,7 @@ class Summaries:
             records, quality_score (mean), validation_rate (%), data_completeness (mean).
         """
         return self.database.rows(
-            f"SELECT {TOTALS} FROM data_quality_metrics WHERE symbol = %s AND asset_class = %s",
+            f"SELECT {TOTALS}, {_COMPLETENESS} FROM data_quality_metrics WHERE symbol = %s AND asset_class = %s",
             (instrument.symbol, instrument.asset_class.value),
         )[0]
 
