@@ -16,7 +16,7 @@ import polars as pl
 import psycopg
 
 from bench.figures import RUNS, Figure, side_by_side
-from market_data.bootstrap import open_shelves
+from market_data.bootstrap.shelves import open_shelves
 from market_data.model.contract import Contract
 from market_data.model.dataset import TRADES
 from market_data.model.instrument import AssetClass, Instrument, Kind

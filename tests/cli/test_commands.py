@@ -103,12 +103,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         found = asset_class or known.get(symbol)
         return Instrument(symbol, found) if found and (symbol in known or asset_class) else None
 
+    async def along(*_: object) -> list[str]:
+        return []
+
     async def find(symbol: str, asset_class: AssetClass | None, names: object) -> Instrument:
         return Instrument(symbol.upper(), asset_class or AssetClass.STOCK)
 
     parts = SimpleNamespace(reader=Reader(ROWS), enricher=Enricher({}), status=status, run=asyncio.run)
     parts.shelves, parts.contracts = Shelves((), ()), SimpleNamespace(find=find)
     parts.names = SimpleNamespace(meant=meant, stored_as=lambda instrument: instrument)
+    parts.actions = SimpleNamespace(along=along)
     # Nothing is known of where its instruments trade.
     monkeypatch.setattr("market_data.cli.enriching.trading_notes", lambda *_: [])
 

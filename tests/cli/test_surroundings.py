@@ -61,7 +61,7 @@ def test_ascii_alone_writes_other_letters_out(database_url: str) -> None:
 
 def test_python_without_docstrings_and_assertions_knows_every_feature() -> None:
     script = (
-        "from market_data.bootstrap import open_shelves; s = open_shelves();"
+        "from market_data.bootstrap.shelves import open_shelves; s = open_shelves();"
         "print(sorted((f.name, f.version, bool(f.sections['Formula'])) for f in s.features));"
         "print(sorted(r.doc for r in s.rules))"
     )

@@ -28,8 +28,8 @@ from market_data.cli.output import print_json, print_rows, say
 from market_data.cli.program import print_error
 from market_data.cli.progress import series_bars
 from market_data.cli.trading import trading_notes
-from market_data.model.errors import Stopped
-from market_data.model.instrument import Instrument
+from market_data.model.errors import MarketDataError, Stopped, UnknownInstrument
+from market_data.model.instrument import Instrument, Series
 from market_data.model.job import outcome_of
 from market_data.model.timeframe import Timeframe
 
@@ -61,8 +61,9 @@ def enrich(
     first, last = parse_range(start, end, now())
     instruments = parse_instruments(symbols, asset_class, invocation.settings())
     with invocation.app(asks_providers=True) as app:
-        instruments = as_listed(app, instruments, asset_class)
-        reports = run(app, instruments, timeframes, first, last)
+        instruments, unknown = _listed(app, instruments, asset_class)
+        reports = run(app, instruments, timeframes, first, last) if instruments else []
+        reports += _unlisted(unknown, timeframes)
         app.run(_along(app, reports))
         quiet = trading_notes(app, instruments)
         quality = {report.series: quality_of(app, report) for report in reports}
@@ -91,6 +92,27 @@ def run(
             return await app.enricher.enrich(instruments, timeframes, start, end, step, stop=stop)
 
     return app.run(enriched())
+
+
+def _listed(
+    app: App, instruments: Sequence[Instrument], asset_class: str | None
+) -> tuple[list[Instrument], list[tuple[Instrument, MarketDataError]]]:
+    """What the names mean, and those that no source lists: one of them does not stop the others."""
+    found, unknown = list[Instrument](), list[tuple[Instrument, MarketDataError]]()
+    for each in instruments:
+        try:
+            found += as_listed(app, [each], asset_class)
+        except UnknownInstrument as error:
+            unknown.append((each, error))
+    return list(dict.fromkeys(found)), unknown
+
+
+def _unlisted(
+    unknown: Sequence[tuple[Instrument, MarketDataError]], timeframes: Sequence[Timeframe]
+) -> list[SeriesReport]:
+    from market_data.pipeline.fetch.candles import SeriesReport
+
+    return [SeriesReport(Series(each, one), error=error) for each, error in unknown for one in timeframes]
 
 
 async def _along(app: App, reports: Sequence[SeriesReport]) -> None:

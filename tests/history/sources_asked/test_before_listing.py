@@ -67,7 +67,8 @@ async def test_what_was_before_the_listing_is_proved_empty_once_all_were_asked(d
     assert (empty.start, empty.end, empty.filled_by, empty.next_try_at) == (desk.at(0), desk.at(20), "binance", None)
     assert empty.last_error == (
         f"binance: listed since 2025-01-01 08:00 UTC; 2024-12-31 12:00 to 2025-01-01 08:00 UTC was asked for at "
-        f"{desk.now:%Y-%m-%d %H:%M}: binance: has no candles there; polygon: has no candles there"
+        f"{desk.now:%Y-%m-%d %H:%M}: binance: no candles from 2024-12-31 to 2025-01-01; "
+        "polygon: no candles from 2024-12-31 to 2025-01-01"
     )
     assert await enrich(desk, *sources) == 0
     assert stretches(desk, State.MISSING) == []
