@@ -20,7 +20,16 @@ from market_data.storage.server.database import Database
 NOW = datetime(2026, 11, 20, 18, 30, 15, tzinfo=UTC)
 END = NOW.replace(minute=0, second=0)
 # When a row was fetched and computed, and what follows from how long that took.
-APART = {"id", "fetched_at", "computed_at", "updated_at", "created_at", "quality_score", "data_age_seconds"}
+APART = {
+    "contract_id",
+    "id",
+    "fetched_at",
+    "computed_at",
+    "updated_at",
+    "created_at",
+    "quality_score",
+    "data_age_seconds",
+}
 FAULTS = ["5xx:0.3", "5xx:0.1,drop:0.1,truncate:0.05,429:0.05"]
 
 

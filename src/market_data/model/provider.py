@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,6 +189,11 @@ class Provider(ABC):
     ) -> AsyncIterator[Page]:
         """FX_RATES of days in [start, end): what a unit of a currency was worth in that of the instrument's prices."""
         raise UnsupportedRequest(f"{self.name} serves no rates of currencies")
+
+    @property
+    def title(self) -> str:
+        """What it is, in words: the first sentence of its description."""
+        return (inspect.getdoc(type(self)) or self.name).partition(".")[0]
 
     @property
     def ready(self) -> str | None:

@@ -35,6 +35,8 @@ CHECKS = (not_a_server_error, content_type_conformance, response_schema_conforma
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 
 
+# Without these nothing is asked for.
+QUERIES = {"/trigger": {"symbol": "AAPL"}, "/bars/{symbol}": {"every": "1h"}}
 KNOWN = {"symbol": st.sampled_from(["BTC", "AAPL"]), "timeframe": st.sampled_from(["1h", "1d"])}
 
 
@@ -61,7 +63,7 @@ def test_answers_are_as_documented(asking: Any, method: str, path: str, kind: st
     def answers(case: Case, known: dict[str, str] | None) -> None:
         if known is not None:
             case.path_parameters = {**case.path_parameters, **{k: v for k, v in known.items() if f"{{{k}}}" in path}}
-            case.query = {"symbol": "AAPL"} if path.endswith("/trigger") else {}
+            case.query = next((query for end, query in QUERIES.items() if path.endswith(end)), {})
         sent = case.as_transport_kwargs(base_url="http://127.0.0.1:8000")
         plain = {k: v for k, v in sent.get("headers", {}).items() if v.isascii() and v.isprintable()}
         answer = asking.request(

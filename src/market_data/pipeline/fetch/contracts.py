@@ -212,6 +212,11 @@ class Tied(Provider):
         self.name = inner.name  # type: ignore[misc]  # a class's own elsewhere, the inner one's here
         self.capabilities = inner.capabilities  # type: ignore[misc]
 
+    @property
+    def title(self) -> str:
+        """As the inner provider."""
+        return self._inner.title
+
     async def resolve(self, instrument: Instrument) -> Listing:
         """As the inner provider."""
         return await self._inner.resolve(instrument)

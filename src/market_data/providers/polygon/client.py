@@ -95,7 +95,9 @@ class Client:
 
     async def _look_up(self, instrument: Instrument) -> Listing:
         crypto = instrument.asset_class is AssetClass.CRYPTO
-        which = {"market": "crypto", "search": instrument.symbol} if crypto else {"ticker": instrument.symbol}
+        # An exact notation (BTC/USD) is found by its coin.
+        coin = instrument.symbol.partition("/")[0]
+        which = {"market": "crypto", "search": coin} if crypto else {"ticker": instrument.symbol}
         for active in ("true", "false"):
             async for _, answer in self.pages("/v3/reference/tickers", **which, active=active, limit=1000):
                 try:

@@ -28,7 +28,11 @@ class Revisions(ScriptDirectory):
 def _module(number: str, before: str | None, path: Path) -> ModuleType:
     module = ModuleType(f"schema_{number}", f"Schema revision {number}: {path.name}")
     module.revision, module.down_revision = number, before  # type: ignore[attr-defined]
-    module.upgrade = lambda: _apply(path)  # type: ignore[attr-defined]
+
+    def upgrade() -> None:
+        _apply(path)
+
+    module.upgrade = upgrade  # type: ignore[attr-defined]  # by its name in what Alembic prints
     return module
 
 

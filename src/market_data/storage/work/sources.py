@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -34,16 +33,12 @@ def record_sources(database: Database, providers: Mapping[AssetClass, Sequence[P
                 "capabilities, updated_at) = (excluded.title, true, excluded.priorities, excluded.capabilities, "
                 "excluded.updated_at) WHERE (p.title, p.enabled, p.priorities, p.capabilities) IS DISTINCT FROM "
                 "(excluded.title, true, excluded.priorities, excluded.capabilities)",
-                [name, _title(provider), Jsonb(priorities[name]), Jsonb(_capabilities(provider)), now],
+                [name, provider.title, Jsonb(priorities[name]), Jsonb(_capabilities(provider)), now],
             )
         connection.execute(
             "UPDATE providers SET enabled = false, updated_at = %s WHERE enabled AND name <> ALL(%s)",
             [now, sorted(kinds)],
         )
-
-
-def _title(provider: Provider) -> str:
-    return (inspect.getdoc(type(provider)) or provider.name).partition(".")[0]
 
 
 def _capabilities(provider: Provider) -> dict[str, Any]:
