@@ -51,9 +51,9 @@ async def test_all_tell_the_same(database_url: str, opening: Callable[..., Abstr
     assert metrics["fetch_pipeline"]["success_rate"] == pytest.approx(25.0, abs=1e-3)
     compute = metrics["compute_pipeline"]
     assert (compute["total_computations"], compute["successful"]) == computations == (2, 2)
-    assert added(text, "market_data_fetches_total") == 7
-    assert added(text, "market_data_fetches_total", 'outcome="failure"') == 5
-    assert added(text, "market_data_ingestion_errors_total") == 5
+    assert added(text, "market_data_fetches_total") == 8
+    assert added(text, "market_data_fetches_total", 'outcome="failure"') == 6
+    assert added(text, "market_data_ingestion_errors_total") == 6
     assert added(text, "market_data_rows_total", 'outcome="inserted"') == 250
     assert added(text, "market_data_computations_total") == 2
     assert status["records_available"] == shown["records_available"] == stored[0] == 250
